@@ -1,0 +1,297 @@
+"""The settings of every command: one class a section of `s2s.yaml`, one field a setting, one docstring line a field.
+
+Flags, help texts, defaults, ranges and the error for an unknown key all follow from these fields. This room knows no
+files and no torch: where values come from is the business of `configio.py`, what they do that of the rooms they are for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field shows on the command line, where its name alone does not say it: a short name such as `-i`."""
+
+    short: str
+
+
+class Section(BaseModel):
+    """A section of `s2s.yaml`: unknown keys are errors, values do not change after they were read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class PreprocessSettings(Section):
+    """Raw text in, a dataset folder out."""
+
+    train_src: list[Path] = Field(default=[Path("train.src")], min_length=1)
+    """Source side of the training text, plain or gzipped; several files are joined in order."""
+    train_tgt: list[Path] = Field(default=[Path("train.tgt")], min_length=1)
+    """Target side of the training text, as many files and lines as the source side."""
+    valid_src: Path = Path("valid.src")
+    """Source side of the validation text."""
+    valid_tgt: Path = Path("valid.tgt")
+    """Target side of the validation text."""
+    out: Annotated[Path, Flag("-o")] = Path("data-bin")
+    """The dataset folder to write."""
+    vocab_type: Literal["bpe", "unigram", "char", "word"] = "bpe"
+    """Kind of SentencePiece vocabulary to train."""
+    vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 8000
+    """Pieces in the vocabulary, special ones included; fewer are made where the text is too small for so many."""
+    shared_vocab: bool = True
+    """One vocabulary for both sides, or one for each."""
+    src_vocab: Path | None = None
+    """Reuse this SentencePiece model, dataset or bundle for the source side (both, if shared) and train none."""
+    tgt_vocab: Path | None = None
+    """Reuse this SentencePiece model, dataset or bundle for the target side."""
+    byte_fallback: bool = True
+    """Spell what the vocabulary lacks in bytes, so that nothing becomes unknown."""
+    character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the text's characters that get a piece of their own."""
+    normalize: Literal["none", "nfc", "nfkc"] = "nfc"
+    """Unicode normalisation of both sides, recorded, and applied by `translate` in the same way."""
+    lowercase: bool = False
+    """Lowercase both sides, recorded, and applied by `translate` in the same way."""
+    max_len: PositiveInt = 256
+    """Drop a training pair with a side of more pieces than this."""
+    max_ratio: PositiveFloat = 9.0
+    """Drop a training pair whose longer side has more than this many times the pieces of the other (short pairs excepted)."""
+    allow_drops: bool = False
+    """Go on even if more than a tenth of the training pairs is dropped."""
+    workers: NonNegativeInt = 0
+    """Processes that encode; 0 takes every core. The output is the same for any number."""
+    seed: NonNegativeInt = 1
+    """Seed of the sample of sentences that the vocabulary is trained on."""
+
+
+class TransformerSettings(Section):
+    """A Transformer (Vaswani et al. 2017)."""
+
+    family: Literal["transformer"] = "transformer"
+    """Model family: transformer or rnn."""
+    encoder_layers: PositiveInt = 6
+    """Layers of the encoder."""
+    decoder_layers: PositiveInt = 6
+    """Layers of the decoder."""
+    dim: PositiveInt = 512
+    """Width of embeddings and layers."""
+    heads: PositiveInt = 8
+    """Attention heads; `dim` is a multiple of it."""
+    ffn_dim: PositiveInt = 2048
+    """Inner width of the feed-forward blocks."""
+    dropout: Rate = 0.1
+    """Dropout on embeddings and on each block's output."""
+    attention_dropout: Rate = 0.0
+    """Dropout on attention weights."""
+    activation_dropout: Rate = 0.0
+    """Dropout inside the feed-forward blocks."""
+    norm: Literal["pre", "post"] = "pre"
+    """Layer norm before each block, or after its residual sum as in the original."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Activation of the feed-forward blocks."""
+    tie: Literal["none", "target", "all"] | None = None
+    """Weights shared: target embedding with output layer, or all three; by default all that the vocabulary allows."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TransformerSettings":
+        if self.dim % self.heads or self.dim % 2:
+            raise ValueError(f"dim ({self.dim}) must be even and a multiple of heads ({self.heads})")
+        return self
+
+
+class RnnSettings(Section):
+    """A recurrent encoder and decoder (Sutskever et al. 2014), with attention (Bahdanau et al. 2015, Luong et al. 2015)."""
+
+    family: Literal["rnn"] = "rnn"
+    """Model family: transformer or rnn."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """Recurrent cell."""
+    encoder_layers: PositiveInt = 1
+    """Layers of the encoder."""
+    decoder_layers: PositiveInt = 1
+    """Layers of the decoder."""
+    emb_dim: PositiveInt = 256
+    """Width of embeddings."""
+    dim: PositiveInt = 512
+    """Width of the decoder's state and of the encoder's output (both directions together)."""
+    bidirectional: bool = True
+    """Read the source in both directions."""
+    attention: Literal["none", "dot", "general", "additive"] = "general"
+    """What the decoder sees of the source: its last state only, or attention over all of it with this score."""
+    input_feeding: bool = False
+    """Give each decoder step the attention output of the step before (slower: no parallel pass over the target)."""
+    dropout: Rate = 0.3
+    """Dropout on embeddings, between layers and before the output layer."""
+    tie: Literal["none", "target", "all"] | None = None
+    """Weights shared: target embedding with output layer, or all three; by default all that the vocabulary allows."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "RnnSettings":
+        if self.bidirectional and self.dim % 2:
+            raise ValueError(f"dim ({self.dim}) must be even for a bidirectional encoder")
+        if self.input_feeding and self.attention == "none":
+            raise ValueError("input_feeding needs attention: set attention to dot, general or additive")
+        return self
+
+
+ModelSettings = Annotated[TransformerSettings | RnnSettings, Field(discriminator="family")]
+
+
+class RuntimeSettings(Section):
+    """The machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a CUDA device if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of matrix products; auto takes bf16 where the processor is fast at it. Weights stay fp32."""
+    threads: NonNegativeInt = 0
+    """CPU threads; 0 takes every core."""
+
+
+class TrainSettings(Section):
+    """A dataset folder in, a run folder out."""
+
+    data: Path = Path("data-bin")
+    """The dataset folder that `preprocess` wrote."""
+    run: Path = Path("run")
+    """The run folder; an interrupted run in it goes on."""
+    preset: str = "auto"
+    """Named settings of model and training (tiny, small, base, big, rnn, rnn-basic); auto chooses by corpus size."""
+    seed: NonNegativeInt = 1
+    """Seed of initial weights, data order and dropout."""
+    max_updates: PositiveInt = 100_000
+    """Stop after so many updates."""
+    max_epochs: NonNegativeInt = 0
+    """Stop after so many passes over the data; 0 sets no such limit."""
+    batch_tokens: PositiveInt = 4096
+    """Positions of a batch on its longer side, padding included."""
+    accumulate: PositiveInt = 1
+    """Batches an update; their gradients are added before one step."""
+    lr: PositiveFloat = 5e-4
+    """Peak learning rate (a factor for the noam schedule)."""
+    schedule: Literal["inverse-sqrt", "noam", "constant"] = "inverse-sqrt"
+    """Learning rate over updates: linear warm-up, then lr·√(warmup/u); noam scales that by (dim·warmup)^-½."""
+    warmup: PositiveInt = 4000
+    """Updates of linear warm-up."""
+    beta1: Rate = 0.9
+    """Adam's decay of the first moment."""
+    beta2: Rate = 0.98
+    """Adam's decay of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay (AdamW); 0 is plain Adam."""
+    label_smoothing: Rate = 0.1
+    """Probability mass spread over the whole vocabulary (Szegedy et al. 2016)."""
+    clip: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    valid_every: NonNegativeInt = 0
+    """Updates between validations; 0 validates once an epoch."""
+    valid_metric: Literal["loss", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"] = "bleu"
+    """What chooses the best checkpoint and ends a run early."""
+    patience: NonNegativeInt = 10
+    """Stop after so many validations without a better score; 0 never does."""
+    keep_last: PositiveInt = 3
+    """Newest checkpoints to keep."""
+    keep_best: PositiveInt = 3
+    """Best checkpoints to keep."""
+    log_every: PositiveInt = 50
+    """Updates between lines in the log."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
+        if self.schedule == "constant" and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
+        return self
+
+
+class SearchSettings(Section):
+    """How translations are searched for: by `translate`, and by `train` when it validates."""
+
+    beam: PositiveInt = 5
+    """Hypotheses kept at each step; 1 is greedy search."""
+    length_penalty: Literal["none", "average", "gnmt"] = "average"
+    """What a log-probability is divided by: 1, length^alpha, or ((5+length)/6)^alpha (Wu et al. 2016)."""
+    alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    """Exponent of the length penalty; larger favours longer output."""
+    min_len: NonNegativeInt = 0
+    """Fewest pieces of an output."""
+    max_len: PositiveInt = 512
+    """Most pieces of an output, whatever its source."""
+    max_len_ratio: Annotated[float, Field(ge=0.0)] = 2.0
+    """An output has at most this many times the pieces of its source, plus `max_len_extra`."""
+    max_len_extra: NonNegativeInt = 10
+    """See `max_len_ratio`."""
+    search_tokens: PositiveInt = 4096
+    """Source positions times beam that are searched at once; the output does not depend on it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SearchSettings":
+        if self.min_len > self.max_len:
+            raise ValueError(f"min_len ({self.min_len}) is more than max_len ({self.max_len})")
+        return self
+
+
+class TranslateSettings(Section):
+    """A model and source lines in, target lines out."""
+
+    model: Annotated[list[Path], Flag("-m")] = Field(default=[Path("run")], min_length=1)
+    """Run folder (its best checkpoint) or bundle; several make an ensemble."""
+    input: Annotated[Path, Flag("-i")] = Path("-")
+    """Source text, plain or gzipped; - reads standard input."""
+    output: Annotated[Path, Flag("-o")] = Path("-")
+    """Where the translations go; - writes standard output."""
+    nbest: PositiveInt = 1
+    """Hypotheses a line (tsv and jsonl only)."""
+    format: Literal["text", "tsv", "jsonl"] = "text"
+    """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with scores and pieces."""
+    max_src_len: PositiveInt = 1024
+    """Cut a source line after so many pieces; each cut is reported."""
+    window: PositiveInt = 8192
+    """Lines read ahead, sorted by length, translated, and written in order."""
+
+
+class ScoreSettings(Section):
+    """Outputs and references in, scores with signatures out."""
+
+    input: Annotated[list[Path], Flag("-i")] = Field(default=[Path("-")], min_length=1)
+    """Output to score; several are compared; - reads standard input."""
+    ref: Annotated[list[Path], Flag("-r")] = Field(default=[Path("test.tgt")], min_length=1)
+    """Reference translation or summary; several are used together."""
+
+
+class AverageSettings(Section):
+    """Checkpoints of one model in, their average out."""
+
+    bundle: Annotated[list[Path], Flag("-m")] = Field(default=[Path("run")], min_length=1)
+    """A run folder, or the bundles to average."""
+    last: NonNegativeInt = 0
+    """Average the newest N checkpoints of the run."""
+    best: NonNegativeInt = 0
+    """Average the best N checkpoints of the run, by its validation metric (neither --last nor --best: all it kept)."""
+    output: Annotated[Path, Flag("-o")] = Path("averaged")
+    """The bundle to write."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AverageSettings":
+        if self.last and self.best:
+            raise ValueError("name one of last and best")
+        return self
+
+
+class Config(Section):
+    """All sections of `s2s.yaml`."""
+
+    preprocess: PreprocessSettings = PreprocessSettings()
+    model: ModelSettings = TransformerSettings()
+    train: TrainSettings = TrainSettings()
+    search: SearchSettings = SearchSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    translate: TranslateSettings = TranslateSettings()
+    score: ScoreSettings = ScoreSettings()
+    average: AverageSettings = AverageSettings()

@@ -1,0 +1,196 @@
+"""From pairs on disk to tensors: padded batches, and the endless stream of them that training reads.
+
+The order of a stream is a function of (seed, epoch) alone; a background thread loads ahead and never changes it. The
+position is two integers, so that a resumed stream goes on where it stopped. This room knows nothing of models.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s2s_cli.data.batching import plan_epoch, plan_in_order
+from s2s_cli.data.dataset import PairStore
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded pairs. Lengths count eos (or bos); `num_tokens` is the number of real target positions."""
+
+    src: Tensor  # [B, S] ids + eos, padded on the right
+    src_len: Tensor  # [B]
+    tgt_in: Tensor  # [B, T] bos + ids
+    tgt_out: Tensor  # [B, T] ids + eos
+    tgt_len: Tensor  # [B]
+    lines: npt.NDArray[np.int64]  # [B] corpus line numbers
+    num_tokens: int
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        names = ("src", "src_len", "tgt_in", "tgt_out", "tgt_len")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+def collate(store: PairStore, indices: Sequence[int] | npt.NDArray[np.integer], vocabs: Vocabs) -> Batch:
+    """The pairs at `indices` as one batch."""
+    src_len, tgt_len = store.src_len[indices] + 1, store.tgt_len[indices] + 1
+    src = np.full((len(indices), int(src_len.max())), vocabs.src.pad, np.int64)
+    tgt_out = np.full((len(indices), int(tgt_len.max())), vocabs.tgt.pad, np.int64)
+    tgt_in = tgt_out.copy()
+    tgt_in[:, 0] = vocabs.tgt.bos
+    for row, i in enumerate(indices):
+        num_src, num_tgt = src_len[row] - 1, tgt_len[row] - 1
+        src[row, :num_src] = store.src(i)
+        src[row, num_src] = vocabs.src.eos
+        tgt_out[row, :num_tgt] = tgt_in[row, 1 : num_tgt + 1] = store.tgt(i)
+        tgt_out[row, num_tgt] = vocabs.tgt.eos
+    return Batch(
+        torch.from_numpy(src),
+        torch.from_numpy(src_len.astype(np.int64)),
+        torch.from_numpy(tgt_in),
+        torch.from_numpy(tgt_out),
+        torch.from_numpy(tgt_len.astype(np.int64)),
+        np.asarray(store.lines[indices]),
+        int(tgt_len.sum()),
+    )
+
+
+def valid_batches(store: PairStore, vocabs: Vocabs, batch_tokens: int) -> Iterator[Batch]:
+    """Every pair once, by length, the same each time."""
+    for indices in plan_in_order(store.src_len, store.tgt_len, batch_tokens):
+        yield collate(store, indices, vocabs)
+
+
+class Position(NamedTuple):
+    """The next batch of a stream: its epoch, and its number among the batches of one rank in that epoch."""
+
+    epoch: int
+    batch: int
+
+
+class TrainStream:
+    """Training batches without end, epoch after epoch, loaded ahead by one background thread.
+
+    With `world` ranks, rank r gets batch r of each group of `world` batches. Where an epoch's batches do not fill the
+    last group, it is filled up from the epoch's first batches: every rank has equally many, every pair is seen once, or
+    twice where it filled up.
+    """
+
+    def __init__(
+        self,
+        store: PairStore,
+        vocabs: Vocabs,
+        batch_tokens: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        position: tuple[int, int] = (0, 0),
+    ) -> None:
+        if not len(store):
+            raise DataError("the training set is empty")
+        self._store, self._vocabs, self._batch_tokens, self._seed = store, vocabs, batch_tokens, seed
+        self._rank, self._world = rank, world
+        self._position = Position(*position)
+        self._plan: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
+        self._lock = threading.Lock()
+        self._loader: _Loader | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where `next` reads; set it to go there."""
+        return self._position
+
+    @position.setter
+    def position(self, value: tuple[int, int]) -> None:
+        self.close()
+        self._position = Position(*value)
+
+    def num_batches(self, epoch: int) -> int:
+        """Batches of each rank in an epoch."""
+        return -(-len(self._batches(epoch)) // self._world)
+
+    def next(self) -> Batch:
+        """The batch at `position`, which then moves on by one."""
+        if self._loader is None:
+            self._loader = _Loader(self._load(self._position))
+        self._position, batch = self._loader.next()
+        return batch
+
+    def close(self) -> None:
+        """Stop the background thread; `next` starts another one."""
+        if self._loader is not None:
+            self._loader.close()
+            self._loader = None
+
+    def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        with self._lock:
+            if self._plan[0] != epoch:
+                store = self._store
+                self._plan = epoch, plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch)
+            return self._plan[1]
+
+    def _load(self, position: Position) -> Iterator[tuple[Position, Batch]]:
+        """Batches from a position on, each with the position after it."""
+        epoch, index = position
+        while True:
+            batches = self._batches(epoch)
+            last = -(-len(batches) // self._world)
+            while index < last:
+                batch = batches[(index * self._world + self._rank) % len(batches)]
+                index += 1
+                after = Position(epoch, index) if index < last else Position(epoch + 1, 0)
+                yield after, collate(self._store, batch, self._vocabs)
+            epoch, index = epoch + 1, 0
+
+
+class _Loader:
+    """Runs an iterator in a thread, a few items ahead."""
+
+    def __init__(self, items: Iterator[tuple[Position, Batch]], ahead: int = 4) -> None:
+        self._queue: queue.Queue[tuple[Position, Batch] | BaseException] = queue.Queue(ahead)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(items,), name="s2s-loader", daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[Position, Batch]:
+        """The next item, or the error that ended the thread."""
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            self._queue.put(item)  # whoever asks again hears it again
+            raise item
+        return item
+
+    def close(self) -> None:
+        """End the thread, whatever it waits for."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def _run(self, items: Iterator[tuple[Position, Batch]]) -> None:
+        try:
+            for item in items:
+                self._put(item)
+                if self._closed.is_set():
+                    return
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: tuple[Position, Batch] | BaseException) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue

@@ -12,7 +12,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,8 +25,6 @@ GZIP = b"\x1f\x8b\x08"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 XZ = b"\xfd7zXZ\x00"
 ZSTD = b"\x28\xb5\x2f\xfd"
-
-OnInvalid = Callable[[int, str], None]
 
 
 class Pair(NamedTuple):
@@ -63,16 +61,16 @@ def blank(line: str) -> bool:
 
 
 def read_lines(
-    path: Path | str, invalid: Literal["error", "replace"] = "error", on_invalid: OnInvalid | None = None
+    path: Path | str, invalid: Literal["error", "replace"] = "error", replaced: list[int] | None = None
 ) -> Iterator[str]:
     """The lines of a text file, plain or compressed; `-` is standard input.
 
     Bytes that are not UTF-8, and a byte order mark, raise DataError; with `invalid="replace"` each bad sequence becomes
-    U+FFFD, the mark is taken away, and `on_invalid(line number, what)` hears of it.
+    U+FFFD, the mark is taken away, and `replaced` collects the numbers of such lines.
     """
     name = _name(path)
     for number, raw in enumerate(raw_lines(path), 1):
-        yield decode_line(raw, name, number, invalid, on_invalid)
+        yield decode_line(raw, name, number, invalid, replaced)
 
 
 def read_pairs(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> Iterator[Pair]:
@@ -112,7 +110,7 @@ def decode_line(
     name: str,
     number: int,
     invalid: Literal["error", "replace"] = "error",
-    on_invalid: OnInvalid | None = None,
+    replaced: list[int] | None = None,
 ) -> str:
     """One raw line without its line end as text; see `read_lines`."""
     if number == 1 and raw.startswith(BOM):
@@ -121,15 +119,15 @@ def decode_line(
                 f"{name}:1: the file begins with a byte order mark; remove it: sed -i '1s/^\\xEF\\xBB\\xBF//'"
             )
         raw = raw[len(BOM) :]
-        if on_invalid:
-            on_invalid(1, "byte order mark removed")
+        if replaced is not None:
+            replaced.append(1)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         if invalid == "error":
             raise DataError(_invalid_message(raw, name, number, error)) from None
-        if on_invalid:
-            on_invalid(number, f"byte 0x{raw[error.start]:02X} is not UTF-8, replaced by U+FFFD")
+        if replaced is not None and number not in replaced[-1:]:
+            replaced.append(number)
         return raw.decode("utf-8", "replace")
 
 

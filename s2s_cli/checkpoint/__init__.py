@@ -1,0 +1,1 @@
+"""Checkpoints: the bundle format, and averages of bundles."""

@@ -1,0 +1,89 @@
+"""`s2s average`: the mean of the weights of checkpoints of one model, as a bundle like any other.
+
+Tensors are read one at a time, so that the peak of memory is about one model, however many are averaged.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, save_bundle
+from s2s_cli.config import AverageSettings
+from s2s_cli.errors import BundleError, ConfigError
+from s2s_cli.runtime import tell
+
+
+def average(settings: AverageSettings) -> None:
+    """The subcommand: choose bundles, check that they belong together, write their average."""
+    paths = _choose(settings)
+    bundles = [open_bundle(path) for path in paths]
+    first = bundles[0]
+    for other in bundles[1:]:
+        _check_alike(first, other)
+    origin = {"averaged": [{"bundle": bundle.path.name, **bundle.origin} for bundle in bundles]}
+    save_bundle(settings.output, _mean(bundles), first.model, first.search, first.vocabs, origin)
+    tell(f"averaged {len(bundles)} checkpoints into {settings.output}: {', '.join(path.name for path in paths)}")
+
+
+def _choose(settings: AverageSettings) -> list[Path]:
+    """The bundles to average: those named, or of a run the last N, the best N, or all."""
+    if len(settings.bundle) > 1:
+        if settings.last or settings.best:
+            raise ConfigError("--last and --best choose among the checkpoints of one run folder: name one run with -m")
+        return [find_bundle(path) for path in settings.bundle]
+    run = settings.bundle[0]
+    kept = sorted((run / "checkpoints").glob("step-*"))
+    if not kept:
+        raise BundleError(
+            f"{run} is no run folder with checkpoints: name one with -m, or several bundles, each with -m"
+        )
+    scored = [(path, open_bundle(path, trusted=True).origin) for path in kept]
+    scored = [
+        (path, origin) for path, origin in scored if "loss" in origin
+    ]  # one saved by a signal was never validated
+    chosen = [path for path, _ in scored]
+    wanted = settings.last or settings.best or len(chosen)
+    chosen = [path for path, _ in sorted(scored, key=lambda item: _rank(item[1]))] if settings.best else chosen[::-1]
+    if wanted > len(chosen) or not chosen:
+        raise ConfigError(
+            f"{run} keeps {len(chosen)} validated checkpoints, {wanted} are wanted: "
+            "train with larger --keep-last and --keep-best"
+        )
+    return chosen[:wanted]
+
+
+def _rank(origin: dict[str, object]) -> tuple[float, int]:
+    """The order of `best`: as the run's own validation metric has it."""
+    value = float(origin[str(origin["metric"])])  # type: ignore[arg-type]
+    return (-value if origin["higher_is_better"] else value), int(origin["update"])  # type: ignore[call-overload]
+
+
+def _check_alike(first: Bundle, other: Bundle) -> None:
+    if other.vocabs.fingerprints != first.vocabs.fingerprints:
+        raise BundleError(f"{other.path} and {first.path} have different vocabularies: their average means nothing")
+    ours, theirs = first.model.model_dump(), other.model.model_dump()
+    different = [
+        f"{key} {ours.get(key)} and {theirs.get(key)}"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    ]
+    different = [text for text in different if "dropout" not in text.split()[0]]
+    if different:
+        raise BundleError(f"{first.path} and {other.path} are models of different shapes: {'; '.join(different)}")
+
+
+def _mean(bundles: list[Bundle]) -> dict[str, Tensor]:
+    """The mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself."""
+    files = [safe_open(bundle.path / WEIGHTS, framework="pt") for bundle in bundles]
+    mean = {}
+    for name in files[0].keys():  # noqa: SIM118 - a safetensors file is no dict
+        total = files[0].get_tensor(name).double()
+        for file, bundle in zip(files[1:], bundles[1:], strict=True):
+            tensor = file.get_tensor(name)
+            if tensor.shape != total.shape:
+                raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
+            total += tensor.double()
+        mean[name] = (total / len(files)).to(torch.float32)
+    return mean

@@ -1,0 +1,237 @@
+"""The checkpoint format: a folder that holds all that `translate` needs, and nothing that runs.
+
+    config.json         format version, model and search settings, vocabulary fingerprints, where it comes from
+    model.safetensors   the weights, each tensor once
+    vocab/              SentencePiece models and the recorded text choices
+    SHA256SUMS          of all of these; `sha256sum -c` reads it
+    training/           only while a run may go on from here: optimizer state and counters, with sums of their own
+
+A bundle is written beside its place, synced to disk and renamed, so that a folder that has its final name is whole.
+Reading trusts nothing: sizes, sums, names and shapes are checked before any of it is used. This room knows models and
+vocabularies, no training loop and no search.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from s2s_cli import __version__
+from s2s_cli.config import ModelSettings, SearchSettings
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import BundleError, S2SError
+from s2s_cli.models.base import Seq2Seq, Sizes
+from s2s_cli.models.build import build_model
+
+FORMAT = 1
+SUMS = "SHA256SUMS"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked checkpoint. `origin` tells where it comes from: update, epoch, scores, or the bundles averaged."""
+
+    path: Path
+    model: ModelSettings
+    search: SearchSettings
+    vocabs: Vocabs
+    origin: dict[str, Any]
+
+    def load_model(self, device: torch.device) -> Seq2Seq:
+        """The model with its weights, ready to translate. Raises BundleError for any tensor too many, missing or misshapen."""
+        model = build_model(self.model, sizes(self.vocabs))
+        load_weights(model, self.path / WEIGHTS)
+        return model.to(device).eval()
+
+
+def sizes(vocabs: Vocabs) -> Sizes:
+    """What a model needs to know of its vocabularies."""
+    return Sizes(src=len(vocabs.src), tgt=len(vocabs.tgt), shared=vocabs.shared)
+
+
+def save_bundle(
+    path: Path,
+    weights: dict[str, Tensor],
+    model: ModelSettings,
+    search: SearchSettings,
+    vocabs: Vocabs,
+    origin: dict[str, Any],
+    write_training: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a bundle at `path`; `write_training` fills the `training/` folder. A whole bundle in its place is replaced last."""
+    config = {
+        "format": FORMAT,
+        "s2s": __version__,
+        "model": model.model_dump(mode="json"),
+        "search": search.model_dump(mode="json"),
+        "vocab": vocabs.fingerprints,
+        "origin": origin,
+    }
+
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+        vocabs.save(folder / "vocab")
+        write_sums(folder)
+        if write_training is not None:
+            training = folder / "training"
+            training.mkdir()
+            write_training(training)
+            write_sums(training)
+
+    write_folder(path, write)
+
+
+def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Make the folder `path` by `write`, all of it or nothing: written beside, synced, renamed."""
+    beside = path.with_name(f".{path.name}.tmp")
+    if beside.exists():
+        shutil.rmtree(beside)
+    try:
+        beside.mkdir(parents=True)
+        write(beside)
+        for file in [*beside.rglob("*"), beside]:
+            _sync(file)
+        if path.exists():
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            beside.rename(path)
+            shutil.rmtree(old)
+        else:
+            beside.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise S2SError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def open_bundle(path: Path, trusted: bool = False) -> Bundle:
+    """Read and check a bundle's files but for the weights' values. Raises BundleError, naming what is wrong with it.
+
+    `trusted` leaves out the checksums, for a bundle that this process has just written.
+    """
+    config = read_json(path / "config.json")
+    if config.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} has bundle format {config.get('format')!r}, this s2s ({__version__}) reads format {FORMAT}: "
+            "use the s2s that wrote it, or a newer one"
+        )
+    if not trusted:
+        check_sums(path)
+    try:
+        model = TypeAdapter(ModelSettings).validate_python(config.get("model"))
+        search = SearchSettings.model_validate(config.get("search"))
+    except ValidationError as error:
+        raise BundleError(f"{path / 'config.json'} holds settings that this s2s does not know: {error}") from None
+    vocabs = Vocabs.load(path / "vocab")
+    if vocabs.fingerprints != config.get("vocab"):
+        raise BundleError(f"{path} holds a vocabulary that is not the one its model was trained with")
+    return Bundle(path, model, search, vocabs, config.get("origin") or {})
+
+
+def weights_of(model: Seq2Seq) -> dict[str, Tensor]:
+    """Every trained tensor by name; shared ones once, under their first name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def load_weights(model: Seq2Seq, path: Path) -> None:
+    """Copy the tensors of a safetensors file into `model`. Names, shapes and types must be the model's own."""
+    load_tensors(weights_of(model), path)
+
+
+def load_tensors(into: dict[str, Tensor], path: Path) -> None:
+    """Copy a safetensors file into tensors of the same names, shapes and types; BundleError names the first that differs."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if missing := into.keys() ^ set(file.keys()):
+                raise BundleError(
+                    f"{path} and its settings disagree about these tensors: {', '.join(sorted(missing)[:5])}"
+                )
+            for name, tensor in into.items():
+                there = file.get_tensor(name)
+                if there.shape != tensor.shape or there.dtype != tensor.dtype:
+                    raise BundleError(
+                        f"{path}: {name} is {tuple(there.shape)} {there.dtype}, "
+                        f"its settings make it {tuple(tensor.shape)} {tensor.dtype}"
+                    )
+                tensor.copy_(there)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path} is no whole safetensors file: {error}") from None
+
+
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS over every file of `folder`."""
+    lines = [
+        f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sums(folder: Path) -> None:
+    """Raise BundleError unless every file named in SHA256SUMS is there and unaltered."""
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise BundleError(f"{folder} has no readable {SUMS}: it is not a whole bundle") from None
+    for line in text.splitlines():
+        digest, _, name = line.partition("  ")
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(f"{folder / SUMS} names a file outside its folder: {name}")
+        if not file.is_file():
+            raise BundleError(f"{file} is missing: the bundle is torn")
+        if _sha256(file) != digest:
+            raise BundleError(f"{file} is torn or was altered: its checksum is not the one in {SUMS}")
+    for name in ("config.json", WEIGHTS) if not folder.name.startswith("training") else ():
+        if f"  {name}\n" not in text:
+            raise BundleError(f"{folder / SUMS} does not cover {name}: it is not a whole bundle")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or a BundleError that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path} does not exist: {path.parent} is neither a run folder nor a bundle") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds no JSON object")
+    return value
+
+
+def find_bundle(path: Path) -> Path:
+    """What `-m` means: a bundle itself, or the best checkpoint of a run folder (its last one, if none was scored)."""
+    for candidate in (path, path / "best", path / "last"):
+        if (candidate / "config.json").is_file():
+            return candidate.resolve()
+    if (path / "config.yaml").is_file():
+        raise BundleError(f"{path} is a run folder without a checkpoint yet: train further, or name another model")
+    raise BundleError(f"{path} is neither a run folder nor a bundle: name one with -m, or train one with `s2s train`")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,240 @@
+"""The command line: flags become settings, settings go to one call of a verb.
+
+A flag is made of every field of a command's sections, so that a new setting needs nothing here. This is the only place
+that turns errors into exit codes, and no torch is imported before a command needs it.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from s2s_cli import __version__, configio
+from s2s_cli.config import Flag
+from s2s_cli.errors import Interrupted, S2SError
+
+_TITLES = {"model": "Model", "train": "Training", "search": "Search", "runtime": "Machine"}
+
+
+def _preprocess(values: configio.Values) -> None:
+    from s2s_cli.data.preprocess import preprocess, summary
+
+    for line in summary(preprocess(configio.build(values).preprocess)):
+        print(line, file=sys.stderr)
+
+
+def _train(values: configio.Values) -> None:
+    from s2s_cli.data.dataset import read_manifest
+
+    name = values.get("train", "preset")
+    if name == "auto":
+        manifest = read_manifest(Path(values.get("train", "data")))
+        family = values.data.get("model", {}).get("family", "transformer")
+        name = configio.preset_for(manifest["train"]["kept"], family)
+        values.put("train", "preset", name, "chosen by corpus size")
+    config = configio.build(configio.with_preset(values, name))
+    from s2s_cli.training.train import train
+
+    train(config)
+
+
+def _translate(values: configio.Values) -> None:
+    config = configio.build(values)
+    from s2s_cli.search.translate import translate
+
+    translate(config.translate, config.search, config.runtime)
+
+
+def _score(values: configio.Values) -> None:
+    from s2s_cli.evaluation.score import score
+
+    score(configio.build(values).score)
+
+
+def _average(values: configio.Values) -> None:
+    config = configio.build(values)
+    from s2s_cli.checkpoint.average import average
+
+    average(config.average)
+
+
+def _config(values: configio.Values) -> None:
+    name = values.get("train", "preset")
+    if name != "auto":
+        values = configio.with_preset(values, name)
+    print(configio.describe(values, configio.build(values)))
+
+
+# name, verb, sections whose fields are its flags, help
+_COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] = [
+    (
+        "preprocess",
+        _preprocess,
+        ["preprocess"],
+        "Turn raw text into a dataset folder: train or reuse a vocabulary, encode, report what was dropped and why.\n\n"
+        "Example: s2s preprocess --train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de",
+    ),
+    (
+        "train",
+        _train,
+        ["train", "model", "search", "runtime"],
+        "Train a model on a dataset folder. Interrupted, the same command goes on.\n\n"
+        "Example: s2s train --preset tiny --max-epochs 30",
+    ),
+    (
+        "translate",
+        _translate,
+        ["translate", "search", "runtime"],
+        "Translate lines of text: as many lines out as in, in their order.\n\n"
+        "Example: s2s translate -i src.txt -o out.txt --beam 5\n\nExample: echo 'A dog runs.' | s2s translate",
+    ),
+    (
+        "score",
+        _score,
+        ["score"],
+        "Score output against references: BLEU, chrF, TER, ROUGE, with signatures.\n\n"
+        "Example: s2s score --bleu -i out.txt -r test.de",
+    ),
+    (
+        "average",
+        _average,
+        ["average"],
+        "Average the weights of checkpoints into one bundle.\n\nExample: s2s average -m run --best 5 -o averaged",
+    ),
+    (
+        "config",
+        _config,
+        [],
+        "Print the effective settings as s2s.yaml, and where each comes from.\n\n"
+        "Example: s2s config --set train.preset=tiny",
+    ),
+]
+
+
+def _kind(annotation: Any) -> tuple[Any, str | None]:
+    """The type of a flag, and what stands for its value in the help. Checks are the settings' business, not typer's."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        inner = [_kind(a) for a in get_args(annotation) if a is not type(None)]
+        return inner[0]
+    if get_origin(annotation) is Literal:
+        return str, "|".join(str(a) for a in get_args(annotation))
+    if get_origin(annotation) is list:
+        inner_kind, metavar = _kind(get_args(annotation)[0])
+        return list[inner_kind], metavar  # type: ignore[valid-type]
+    return annotation, None
+
+
+def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
+    kind, metavar = _kind(info.annotation)
+    flag = "--" + name.replace("_", "-")
+    names = [m.short for m in info.metadata if isinstance(m, Flag)]
+    names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
+    default = info.get_default(call_default_factory=True)
+    shown = ", ".join(map(str, default)) if isinstance(default, list) else default
+    note = "" if default is None or section == "model" else f" [{str(shown).lower() if kind is bool else shown}]"
+    option = typer.Option(
+        *names,
+        help=f"{info.description}{note}",
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=_TITLES.get(section, "Settings"),
+    )
+    return inspect.Parameter(
+        f"{section}__{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Callable[..., None]:
+    """A function that typer takes for a command with a flag for each field of `sections`."""
+    seen: set[str] = set()
+    parameters = []
+    for section in sections:
+        for name, info in configio.fields_of(section).items():
+            if name not in seen:  # train and model, say, share no name but by accident: the first has the flag
+                parameters.append(_parameter(section, name, info))
+                seen.add(name)
+    parameters += [
+        inspect.Parameter(
+            "set_",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting of any section.")
+            ],
+        ),
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None, typer.Option("--config", "-c", help="Settings file. [s2s.yaml, if there]")
+            ],
+        ),
+    ]
+
+    def command(set_: list[str] | None = None, config: Path | None = None, **given: Any) -> None:
+        flags: dict[str, dict[str, Any]] = {}
+        for name, value in given.items():
+            section, _, key = name.partition("__")
+            flags.setdefault(section, {})[key] = value or None if isinstance(value, list) else value
+        verb(configio.gather(flags, set_ or [], config))
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"s2s {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train sequence-to-sequence models from scratch and use them.
+
+    The main road: s2s preprocess, s2s train, s2s translate -i src.txt, s2s score --bleu. Each command takes its settings
+    from flags, else from s2s.yaml in the current folder, else from defaults.
+    """
+
+
+def app() -> typer.Typer:
+    """The typer application."""
+    made = typer.Typer(
+        no_args_is_help=True, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False, add_completion=False
+    )
+    made.callback()(_root)
+    for name, verb, sections, text in _COMMANDS:
+        made.command(name, help=text)(_command(verb, sections))
+    return made
+
+
+def main() -> None:
+    """Run the command line; exit code 0 done, 2 the user's mistake, 1 a fault of ours, 128 + n after signal n."""
+    try:
+        app()()
+    except S2SError as error:
+        print(f"s2s: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(f"s2s: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.signum)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # who read our output has enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Validation: cross-entropy over the validation pairs, and a metric of `score` over text decoded as `translate` does it.
+
+The value is what `translate | score` prints for the checkpoint, since it is made by the same two functions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from s2s_cli.config import SearchSettings
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.data.loader import valid_batches
+from s2s_cli.evaluation.score import corpus_score
+from s2s_cli.models.base import Seq2Seq
+from s2s_cli.runtime import Runtime
+from s2s_cli.search.translate import Translator
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Cross-entropy in nats a token, the chosen metric (None if it is the loss), and the first lines of output."""
+
+    loss: float
+    score: float | None
+    signature: str
+    output: list[str]
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@torch.no_grad()
+def validate(
+    model: Seq2Seq, dataset: Dataset, metric: str, search: SearchSettings, runtime: Runtime, batch_tokens: int
+) -> Validation:
+    """Measure `model` on the validation text, dropout off; leaves it in training mode."""
+    model.eval()
+    nll, num_tokens = 0.0, 0
+    for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens):
+        with runtime.autocast():
+            loss = model(batch.to(runtime.device))
+        nll += float(loss.nll)
+        num_tokens += loss.num_tokens
+    score, signature, output = None, "", []
+    if metric != "loss":
+        output = Translator([model], dataset.vocabs, search, runtime).translate(dataset.valid_src)
+        result = corpus_score(metric, output, [dataset.valid_tgt])
+        score, signature = result.value, result.signature
+    model.train()
+    return Validation(nll / max(1, num_tokens), score, signature, output)

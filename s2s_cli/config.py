@@ -180,7 +180,7 @@ class NoiseSettings(Section):
     tgt_word_dropout: Rate = 0.0
     """The same for the words that the decoder has read."""
     denoise: Literal["none", "mask", "infill", "span"] = "none"
-    """Damage the source: mask pieces, or infill spans (BART, Lewis et al. 2020), or ask for the spans (T5, Raffel et al. 2020)."""
+    """Damage the source: mask pieces, infill spans (BART, Lewis et al. 2020), or ask for spans (T5, Raffel et al. 2020)."""
     denoise_rate: Rate = 0.3
     """Share of the source that `denoise` takes away."""
     span_length: PositiveFloat = 3.0

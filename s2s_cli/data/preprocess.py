@@ -170,9 +170,9 @@ def _write_train(settings: PreprocessSettings, vocabs: Vocabs, folder: Path) -> 
 
 def _write_valid(settings: PreprocessSettings, vocabs: Vocabs, folder: Path) -> dict[str, Any]:
     """The validation set: its text whole, its ids without the pairs that have a blank side."""
-    blocks = list(read_blocks([settings.valid_src], [settings.valid_tgt]))
+    blocks = list(read_blocks(settings.valid_src, settings.valid_tgt))
     if not blocks:
-        raise DataError(f"{settings.valid_src}: the validation text is empty")
+        raise DataError(f"{settings.valid_src[0]}: the validation text is empty")
     with (
         open(folder / "valid.src.txt", "w", encoding="utf-8", newline="") as src,
         open(folder / "valid.tgt.txt", "w", encoding="utf-8", newline="") as tgt,

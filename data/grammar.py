@@ -241,7 +241,7 @@ def _relative_object(draw: Draw) -> Pair:
         if inner.subj == Pronoun(2):
             inner = replace(inner, tense="present")
     inner = replace(inner, negated=False, time=None, likes=False, particle=None)
-    time = outer.time if not outer.negated else None
+    time = outer.time if outer.front == "time" else None  # at the end it would belong to the relative clause
     return statement(replace(outer, obj=replace(head, relative=inner), time=time, likes=False, negated=False))
 
 
@@ -280,6 +280,11 @@ _KINDS = {
 }
 
 
+def drawn(draw: Draw) -> Pair:
+    """Return the next pair; it may have come before, and then with the same German."""
+    return draw.weighted(_KINDS)(draw)
+
+
 def pairs(count: int, seed: int) -> list[Pair]:
     """Return `count` pairs of which no two share a sentence of either language."""
     draw = Draw(seed)
@@ -287,7 +292,7 @@ def pairs(count: int, seed: int) -> list[Pair]:
     german_seen: set[str] = set()
     result: list[Pair] = []
     while len(result) < count:
-        en, de = draw.weighted(_KINDS)(draw)
+        en, de = drawn(draw)
         if en in english_seen or de in german_seen or max(en.count(" "), de.count(" ")) >= MAX_WORDS:
             continue
         english_seen.add(en)

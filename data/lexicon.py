@@ -208,7 +208,7 @@ small + | klein klein kleiner kleinst | size | person animal thing building room
 old older oldest | alt alt älter ältest | size | person animal thing building vehicle plant
 young + | jung jung jünger jüngst | - | person animal
 new newer newest | neu neu neuer neuest | - | thing text vehicle building
-good better best | gut gut besser best | - | food drink text job building
+good better best | gut gut besser best | - | food drink text job restaurant hotel
 beautiful more most | schön schön schöner schönst | - | land building plant wear art text
 cheap + | billig billig billiger billigst | - | thing food
 expensive more most | teuer teur teurer teuerst | - | thing wear

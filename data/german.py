@@ -1,6 +1,6 @@
 """Says the records of `syntax.py` in German: inflection, the order of the clause, and nothing of what makes sense.
 
-Main clauses are verb-second, subordinate ones verb-final. The middle field runs: subject, pronouns, time, dative,
+Main clauses are verb-second, subordinate ones verb-final. The middle field runs: subject, pronouns (before an indefinite subject), time, dative,
 definite accusative, nicht, manner, companion, place, indefinite accusative, goal, predicate.
 """
 
@@ -214,6 +214,11 @@ def _slots(clause: Clause) -> dict[str, list[str]]:
         slots["obj"] = accusative
     if isinstance(iobj, Pronoun):
         slots["iobj"] = dative
+    if is_indefinite(
+        clause.subj
+    ):  # "dass mir ein Freund hilft"; but "dass ein Freund sie kennt", lest sie be the subject
+        early = {name: words for name, words in slots.items() if name != "subj" and words != ["sie"]}
+        slots = early | slots
     slots["time"] = adverbial(clause.time) if clause.time else []
     slots.setdefault("iobj", dative)
     if not indefinite:

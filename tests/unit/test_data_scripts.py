@@ -248,6 +248,11 @@ def test_two_clauses() -> None:
     assert grammar.complex_sentence(knows, ("that", "dass"), replace(BUYS, tense="perfect"))[1] == (
         "Ich weiß nicht, dass der Mann ein Buch gekauft hat."
     )
+    helps = replace(HELPS, subj=np("friend", "a"), iobj=I)
+    assert grammar.complex_sentence(knows, ("that", "dass"), helps)[1] == "Ich weiß nicht, dass mir ein Freund hilft."
+    assert grammar.complex_sentence(knows, ("that", "dass"), replace(helps, subj=MAN))[1].endswith(
+        "der Mann mir hilft."
+    )
     assert grammar.compound_sentence(SLEEPS, ("but", "aber"), TIRED)[1] == "Der Hund schläft, aber er ist müde."
     goes = Clause(verb("gehen"), MAN, goal=TO_MARKET)
     assert grammar.purpose_sentence(goes, Clause(verb("anrufen"), obj=SHE, front="")) == (

@@ -1,7 +1,8 @@
 """Says the records of `syntax.py` in German: inflection, the order of the clause, and nothing of what makes sense.
 
-Main clauses are verb-second, subordinate ones verb-final. The middle field runs: subject, pronouns (before an indefinite subject), time, dative,
-definite accusative, nicht, manner, companion, place, indefinite accusative, goal, predicate.
+Main clauses are verb-second, subordinate ones verb-final. The middle field runs: subject, pronouns (before an
+indefinite subject), time, dative, definite accusative, nicht, manner, companion, place, indefinite accusative, goal,
+predicate.
 """
 
 from lexicon import NUMBERS, Adverbial, Modal, Verb

@@ -134,7 +134,8 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     kind, metavar = _kind(info.annotation)
     flag = "--" + name.replace("_", "-")
     names = [m.short for m in info.metadata if isinstance(m, Flag)]
-    names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
+    if not any(given.startswith("--") for given in names):
+        names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
     default = info.get_default(call_default_factory=True)
     shown = ", ".join(map(str, default)) if isinstance(default, list) else default
     note = "" if default is None or section == "model" else f" [{str(shown).lower() if kind is bool else shown}]"

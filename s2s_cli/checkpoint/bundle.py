@@ -81,7 +81,7 @@ def save_bundle(
 
     def write(folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+        save_tensors(weights, folder / WEIGHTS)
         vocabs.save(folder / "vocab")
         write_sums(folder)
         if write_training is not None:
@@ -139,6 +139,18 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
     if vocabs.fingerprints != config.get("vocab"):
         raise BundleError(f"{path} holds a vocabulary that is not the one its model was trained with")
     return Bundle(path, model, search, vocabs, config.get("origin") or {})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file that whoever may read its folder may read."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def weights_of(model: Seq2Seq) -> dict[str, Tensor]:

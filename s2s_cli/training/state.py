@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
-from s2s_cli.checkpoint.bundle import check_sums, load_tensors, load_weights, read_json, save_bundle, weights_of
+from s2s_cli.checkpoint.bundle import (
+    check_sums,
+    load_tensors,
+    load_weights,
+    read_json,
+    save_bundle,
+    save_tensors,
+    weights_of,
+)
 from s2s_cli.config import ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
@@ -83,7 +90,7 @@ class Checkpoints:
             origin |= scored[0] | {"metric": self.metric, "higher_is_better": self.higher_is_better}
 
         def write_training(folder: Path) -> None:
-            save_file(moments_of(model, optimizer), folder / "optimizer.safetensors")
+            save_tensors(moments_of(model, optimizer), folder / "optimizer.safetensors")
             (folder / "state.json").write_text(json.dumps(asdict(progress), indent=1) + "\n", encoding="utf-8")
 
         here = self.path(progress.update)

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Multi30k English→German, from the public text to a table of scores. Each step is skipped once it is done, so that an
+# interrupted run goes on where it stopped.
+#
+#   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [transformer|gru ...]
+#
+#   --smoke      a minute's run on a corner of the data, to see that every step works
+#   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
+#   --work DIR   where everything goes (default: work/ beside this script)
+set -euo pipefail
+
+recipe=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$recipe/../.." && pwd)
+work=$recipe/work
+smoke=false
+models=()
+from=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --smoke) smoke=true ;;
+        --data) from=(--from "$(cd "$2" && pwd)"); shift ;;
+        --work) work=$2; shift ;;
+        transformer | gru) models+=("$1") ;;
+        *) echo "run.sh: unknown argument $1" >&2; exit 2 ;;
+    esac
+    shift
+done
+[ ${#models[@]} -gt 0 ] || models=(transformer gru)
+[ -x "$root/.venv/bin/s2s" ] && PATH=$root/.venv/bin:$PATH
+command -v s2s > /dev/null || { echo "run.sh: s2s is not installed: bash recipes/setup.sh recipes" >&2; exit 2; }
+
+$smoke && work=$work-smoke
+mkdir -p "$work"
+cd "$work"
+python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
+limits=()
+best=4
+if $smoke; then
+    for side in en de; do
+        [ -f "text/all.$side" ] || { mv "text/train.$side" "text/all.$side"; head -n 2000 "text/all.$side" > "text/train.$side"; }
+    done
+    limits=(--max-updates 30 --valid-every 15)
+    best=2
+fi
+
+[ -f data-bin/dataset.json ] || s2s preprocess -c "$recipe/s2s.yaml"
+for model in "${models[@]}"; do
+    config=$recipe/s2s.yaml
+    [ "$model" = transformer ] || config=$recipe/$model.yaml
+    s2s train -c "$config" ${limits[@]+"${limits[@]}"}
+    [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
+    for name in best averaged; do
+        hyp=$model/$name.test.de
+        [ -f "$hyp" ] || s2s translate -c "$config" -m "$model/$name" -i text/test_2016_flickr.en -o "$hyp"
+        [ -f "$hyp.tok" ] || { python3 "$root/data/moses.py" --lang de < "$hyp" > "$hyp.tok.part" && mv "$hyp.tok.part" "$hyp.tok"; }
+    done
+done
+python3 "$recipe/report.py" "$work" "${models[@]}"

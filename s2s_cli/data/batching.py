@@ -3,6 +3,9 @@
 This room knows lengths and indices, no ids, no files and no torch.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,16 +14,51 @@ from s2s_cli.data.shards import IntArray
 Indices = npt.NDArray[np.int64]
 
 
-def plan_epoch(src_len: IntArray, tgt_len: IntArray, batch_tokens: int, seed: int, epoch: int) -> list[Indices]:
-    """Batches of pair indices for one epoch, each pair in exactly one.
+class Repeat(NamedTuple):
+    """How often an epoch holds the pairs from `start` to before `stop`."""
+
+    start: int
+    stop: int
+    times: float
+
+
+def repeats_of(counts: Sequence[int], weights: Sequence[float], temperature: float) -> list[float]:
+    """How often an epoch holds the pairs of each corpus: its weight, raised for small corpora by a temperature above 1.
+
+    Shares are in proportion to (count * weight) ** (1 / temperature), as Arivazhagan et al. (2019) sample languages; the
+    corpus with the largest share keeps its weight, so that at temperature 1 each has just its weight.
+    """
+    sizes = np.array(counts, float) * np.array(weights, float)
+    relative = np.where(sizes > 0, sizes / sizes.max(initial=1e-300), 1.0)
+    return (np.array(weights, float) * relative ** (1 / temperature - 1)).tolist()
+
+
+def epoch_rows(num_rows: int, repeats: Sequence[Repeat], rng: np.random.Generator) -> Indices:
+    """The rows of an epoch: each as often as `repeats` says, and one more time by chance for what is left of it."""
+    if all(repeat.times == 1 for repeat in repeats):
+        return np.arange(num_rows)
+    rows = []
+    for start, stop, times in repeats:
+        whole, rest = int(times), times - int(times)
+        extra = rng.permutation(stop - start)[: round(rest * (stop - start))] + start
+        rows += [np.arange(start, stop)] * whole + [extra]
+    return np.concatenate(rows)
+
+
+def plan_epoch(
+    src_len: IntArray, tgt_len: IntArray, batch_tokens: int, seed: int, epoch: int, repeats: Sequence[Repeat] = ()
+) -> list[Indices]:
+    """Batches of pair indices for one epoch: each pair in exactly one, or as often as `repeats` says.
 
     A batch of R rows padded to S source and T target positions (with eos, or bos) has R * max(S, T) <= batch_tokens;
     a pair too long for that is a batch of its own. Pairs of like lengths share a batch; among equals, and between
     batches, chance decides, by (seed, epoch).
     """
     rng = np.random.default_rng([seed, epoch])
+    rows = epoch_rows(len(src_len), repeats, rng)
+    src_len, tgt_len = src_len[rows], tgt_len[rows]
     order = length_order(src_len, tgt_len, rng)
-    batches = pack(np.maximum(src_len, tgt_len)[order] + 1, order, batch_tokens)
+    batches = pack(np.maximum(src_len, tgt_len)[order] + 1, rows[order], batch_tokens)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 

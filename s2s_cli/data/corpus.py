@@ -14,12 +14,15 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, cast
+from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from s2s_cli.errors import DataError
 
+STDIN = "<stdin>"  # also the name of a file that standard input was copied to
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b\x08"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
@@ -28,31 +31,60 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class Pair(NamedTuple):
-    """One training example: its line number in the whole corpus (from 1) and both sides."""
+    """One example: its line number in all the text read together (from 1), and both sides."""
 
     line: int
     src: str
     tgt: str
 
 
+class Reader(Protocol):
+    """Takes both sides out of one line of a file that holds both. DataError names file and line."""
+
+    def __call__(self, raw: bytes, name: str, number: int) -> tuple[str, str]:
+        """Source and target text of a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pairs are read from: two files line by line, or one file and a reader that takes a line apart."""
+
+    files: tuple[Path, ...]
+    reader: Reader | None = None
+
+    @property
+    def name(self) -> str:
+        """The first file's name, for messages and reports."""
+        return file_name(self.files[0])
+
+
 class Block(NamedTuple):
-    """Consecutive lines of a pair of files as raw bytes, to be decoded and encoded somewhere else."""
+    """Consecutive lines of a source as raw bytes, to be decoded somewhere else."""
 
-    offset: int  # lines of the corpus before this pair of files
-    first: int  # number of the block's first line in its files, from 1
-    src_name: str
-    tgt_name: str
-    src: list[bytes]
-    tgt: list[bytes]
+    source: int  # which of the sources
+    offset: int  # lines of the sources before it
+    first: int  # number of the block's first line in its file, from 1
+    names: tuple[str, ...]  # of its files
+    rows: tuple[list[bytes], ...]  # one list for each file
+    reader: Reader | None
 
-    def pairs(self) -> Iterator[Pair]:
-        """Decode the block; DataError names the file and line of the first invalid byte."""
-        for number, (src, tgt) in enumerate(zip(self.src, self.tgt, strict=True), self.first):
-            yield Pair(
-                self.offset + number,
-                decode_line(src, self.src_name, number),
-                decode_line(tgt, self.tgt_name, number),
-            )
+    @property
+    def lines(self) -> range:
+        """Line numbers in all sources together."""
+        first = self.offset + self.first
+        return range(first, first + len(self.rows[0]))
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Both sides of each line; DataError names the file and line of the first one that cannot be read."""
+        numbers = range(self.first, self.first + len(self.rows[0]))
+        if self.reader is not None:
+            for raw, number in zip(self.rows[0], numbers, strict=True):
+                yield self.reader(raw, self.names[0], number)
+            return
+        src_name, tgt_name = self.names
+        for src, tgt, number in zip(*self.rows, numbers, strict=True):
+            yield decode_line(src, src_name, number), decode_line(tgt, tgt_name, number)
 
 
 def blank(line: str) -> bool:
@@ -68,41 +100,49 @@ def read_lines(
     Bytes that are not UTF-8, and a byte order mark, raise DataError; with `invalid="replace"` each bad sequence becomes
     U+FFFD, the mark is taken away, and `replaced` collects the numbers of such lines.
     """
-    name = _name(path)
+    name = file_name(path)
     for number, raw in enumerate(raw_lines(path), 1):
         yield decode_line(raw, name, number, invalid, replaced)
 
 
 def read_pairs(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> Iterator[Pair]:
     """The pairs of several files joined in order; DataError if the two sides of one differ in their number of lines."""
-    for block in read_blocks(src_files, tgt_files):
-        yield from block.pairs()
+    for block in read_blocks(paired(src_files, tgt_files)):
+        for line, (src, tgt) in zip(block.lines, block.texts(), strict=True):
+            yield Pair(line, src, tgt)
 
 
-def read_blocks(src_files: Sequence[Path], tgt_files: Sequence[Path], size: int = 4096) -> Iterator[Block]:
-    """The pairs of several files in blocks of up to `size` raw lines; a block never spans two files."""
+def paired(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> list[Source]:
+    """Sources of two files each; DataError if there are more of one side."""
     if len(src_files) != len(tgt_files):
         raise DataError(
-            f"{len(src_files)} source files and {len(tgt_files)} target files: name as many of one as of the other"
+            f"{len(src_files)} source and {len(tgt_files)} target files: name as many of one as of the other"
         )
+    return [Source(files) for files in zip(src_files, tgt_files, strict=True)]
+
+
+def read_blocks(sources: Sequence[Source], size: int = 4096) -> Iterator[Block]:
+    """The lines of all sources in blocks of up to `size`; a block never spans two sources."""
     offset = 0
-    for src_file, tgt_file in zip(src_files, tgt_files, strict=True):
-        src_lines, tgt_lines = raw_lines(src_file), raw_lines(tgt_file)
-        num_src = num_tgt = 0
+    for index, source in enumerate(sources):
+        names = tuple(map(file_name, source.files))
+        streams = [raw_lines(file) for file in source.files]
+        num_lines = 0
         while True:
-            src, tgt = list(islice(src_lines, size)), list(islice(tgt_lines, size))
-            first = num_src + 1
-            num_src, num_tgt = num_src + len(src), num_tgt + len(tgt)
-            if len(src) != len(tgt):
-                num_src, num_tgt = num_src + sum(1 for _ in src_lines), num_tgt + sum(1 for _ in tgt_lines)
+            rows = tuple(list(islice(stream, size)) for stream in streams)
+            if len({len(side) for side in rows}) > 1:
+                counts = [
+                    num_lines + len(side) + sum(1 for _ in stream) for side, stream in zip(rows, streams, strict=True)
+                ]
                 raise DataError(
-                    f"{_name(src_file)} has {num_src:,} lines but {_name(tgt_file)} has {num_tgt:,}: "
-                    "line N of one side must translate line N of the other"
+                    f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}: "
+                    "line N of one side must belong to line N of the other"
                 )
-            if not src:
+            if not rows[0]:
                 break
-            yield Block(offset, first, _name(src_file), _name(tgt_file), src, tgt)
-        offset += num_src
+            yield Block(index, offset, num_lines + 1, names, rows, source.reader)
+            num_lines += len(rows[0])
+        offset += num_lines
 
 
 def decode_line(
@@ -162,6 +202,13 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(bz2.BZ2File(file), 1 << 18))
     if head.startswith(XZ):
         return cast(BinaryIO, io.BufferedReader(lzma.LZMAFile(file), 1 << 18))
+    if head.startswith(ZSTD):
+        try:
+            zstandard = import_module("zstandard")
+        except ImportError:
+            raise DataError("compressed with zstd, which needs a package: pip install zstandard") from None
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
     return file
 
 
@@ -173,11 +220,13 @@ def _read_errors(path: Path | str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except EOFError:
-        raise DataError(f"{_name(path)}: the compressed file ends too early; copy or download it again") from None
+        raise DataError(f"{file_name(path)}: the compressed file ends too early; copy or download it again") from None
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{_name(path)}: the compressed file is corrupt ({error}); copy or download it again") from None
+        raise DataError(
+            f"{file_name(path)}: the compressed file is corrupt ({error}); copy or download it again"
+        ) from None
     except OSError as error:
-        raise DataError(f"{_name(path)}: cannot be read ({error.strerror or error})") from None
+        raise DataError(f"{file_name(path)}: cannot be read ({error.strerror or error})") from None
 
 
 def _invalid_message(raw: bytes, name: str, number: int, error: UnicodeDecodeError) -> str:
@@ -189,5 +238,6 @@ def _invalid_message(raw: bytes, name: str, number: int, error: UnicodeDecodeErr
     )
 
 
-def _name(path: Path | str) -> str:
-    return "<stdin>" if str(path) == "-" else str(path)
+def file_name(path: Path | str) -> str:
+    """What messages call a file."""
+    return STDIN if str(path) == "-" or Path(path).name == STDIN else str(path)

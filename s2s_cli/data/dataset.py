@@ -4,6 +4,7 @@ Ids stay on disk; lengths and line numbers are numpy arrays. This room knows no 
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +13,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from s2s_cli.data.corpus import read_lines
-from s2s_cli.data.shards import IntArray, Shard
+from s2s_cli.data.batching import Repeat
+from s2s_cli.data.corpus import raw_lines
+from s2s_cli.data.shards import IntArray, Shard, ShardWriter
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import DataError
 
 MANIFEST = "dataset.json"
+REPORT = "report.json"
+VALID_SRC, VALID_TGT = "valid.src.txt", "valid.tgt.txt"
 FORMAT = "s2s-dataset"
 VERSION = 1
 
 
-class PairStore:
-    """Pairs of token ids, without bos and eos, and the corpus line that each came from."""
+class PairWriter:
+    """Writes `<stem>.src.*`, `<stem>.tgt.*` and `<stem>.lines`, block by block; a context that closes them."""
 
-    def __init__(self, stem: Path) -> None:
-        """Open `<stem>.src.*`, `<stem>.tgt.*` and `<stem>.lines`."""
+    def __init__(self, stem: Path, vocabs: Vocabs) -> None:
+        self._src = ShardWriter(Path(f"{stem}.src"), len(vocabs.src))
+        self._tgt = ShardWriter(Path(f"{stem}.tgt"), len(vocabs.tgt))
+        self._lines = open(f"{stem}.lines", "wb")  # noqa: SIM115 - closed by __exit__
+
+    def write(self, src: tuple[IntArray, IntArray], tgt: tuple[IntArray, IntArray], lines: IntArray) -> None:
+        """Append pairs: ids of all rows and the length of each, for both sides, and corpus line numbers."""
+        self._src.write(*src)
+        self._tgt.write(*tgt)
+        np.asarray(lines, "<i8").tofile(self._lines)
+
+    def __enter__(self) -> "PairWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._src.close()
+        self._tgt.close()
+        self._lines.close()
+
+
+class PairStore:
+    """Pairs of token ids, without bos and eos, and the corpus line that each came from.
+
+    `repeats` says how often an epoch holds the pairs of each range of rows: (first row, row after the last, times).
+    """
+
+    def __init__(self, stem: Path, repeats: Sequence[Repeat] = ()) -> None:
+        """Open `<stem>.src.*`, `<stem>.tgt.*` and `<stem>.lines`; DataError if they do not fit together."""
         self._src, self._tgt = Shard(Path(f"{stem}.src")), Shard(Path(f"{stem}.tgt"))
+        self.repeats = tuple(repeats)
         lines = Path(f"{stem}.lines")
-        if not len(self._src) == len(self._tgt) == lines.stat().st_size / 8:
+        try:
+            num_lines = lines.stat().st_size / 8
+        except OSError as error:
+            raise DataError(f"{lines}: cannot be read ({error.strerror}); run preprocess again") from None
+        if not len(self._src) == len(self._tgt) == num_lines:
             raise DataError(f"{stem}: source, target and line numbers differ in length; run preprocess again")
         self.lines: npt.NDArray[np.int64] = np.memmap(lines, "<i8", "r") if len(self._src) else np.zeros(0, np.int64)
 
@@ -54,6 +89,10 @@ class PairStore:
         """Target ids of pair i."""
         return self._tgt[i]
 
+    def slice(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
+        """All source ids of the pairs from `start` to before `stop` in one array, and all target ids."""
+        return self._src.slice(start, stop), self._tgt.slice(start, stop)
+
     def line(self, i: int) -> int:
         """Line number of pair i in the corpus, from 1."""
         return int(self.lines[i])
@@ -71,13 +110,20 @@ class Dataset:
 
     @cached_property
     def valid_src(self) -> list[str]:
-        """Raw validation sources, every line of the file."""
-        return list(read_lines(self.folder / "valid.src.txt"))
+        """Raw validation sources, every line of the files; tags stand at their beginning."""
+        return read_text(self.folder / VALID_SRC)
 
     @cached_property
     def valid_tgt(self) -> list[str]:
-        """Raw validation references, every line of the file."""
-        return list(read_lines(self.folder / "valid.tgt.txt"))
+        """Raw validation references, every line of the files."""
+        return read_text(self.folder / VALID_TGT)
+
+    def where(self, line: int) -> str:
+        """File and line of a line number of the training text."""
+        for corpus in reversed(self.manifest.get("corpora", [])):
+            if line >= corpus["first_line"]:
+                return f"{corpus['files'][0]}:{line - corpus['first_line'] + 1}"
+        return str(line)
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -88,7 +134,22 @@ class Dataset:
             raise DataError(
                 f"{folder}: the vocabulary is not the one that its text was encoded with; run preprocess again"
             )
-        return cls(folder, manifest, vocabs, PairStore(folder / "train"), PairStore(folder / "valid"))
+        repeats = [
+            Repeat(c["first_row"], c["first_row"] + c["kept"], c["repeats"]) for c in manifest.get("corpora", [])
+        ]
+        return cls(folder, manifest, vocabs, PairStore(folder / "train", repeats), PairStore(folder / "valid"))
+
+
+def write_text(path: Path, lines: Iterable[str]) -> None:
+    """Lines of text that `read_text`, and every other reader of lines, gives back as they are."""
+    with open(path, "wb") as file:
+        for line in lines:
+            file.write(line.encode() + (b"\r\n" if line.endswith("\r") else b"\n"))  # readers take one CR away
+
+
+def read_text(path: Path) -> list[str]:
+    """The lines that `write_text` wrote."""
+    return [raw.decode() for raw in raw_lines(path)]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

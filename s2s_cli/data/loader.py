@@ -134,7 +134,10 @@ class TrainStream:
         with self._lock:
             if self._plan[0] != epoch:
                 store = self._store
-                self._plan = epoch, plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch)
+                self._plan = (
+                    epoch,
+                    plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch, store.repeats),
+                )
             return self._plan[1]
 
     def _load(self, position: Position) -> Iterator[tuple[Position, Batch]]:

@@ -1,143 +1,181 @@
 """`s2s preprocess`: raw text in, a dataset folder out, and an account of every line left out.
 
-The corpus streams through in blocks: worker processes decode, normalise, encode and filter, this process reads and
-writes in order, so that memory does not grow with the corpus and the output is the same for any number of workers. The
-folder is built beside its final name and renamed. This room knows no torch.
+The corpus streams through in blocks: worker processes encode and filter, this process reads and writes, in order. The
+folder is built beside its final name and takes that name when it is whole. This room knows no torch.
 """
 
 import fcntl
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import sys
-from collections import deque
+import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 import s2s_cli
 from s2s_cli.config import PreprocessSettings
-from s2s_cli.data.corpus import Block, blank, read_blocks, read_pairs
-from s2s_cli.data.dataset import FORMAT, MANIFEST, VERSION
-from s2s_cli.data.shards import ShardWriter
+from s2s_cli.data.batching import repeats_of
+from s2s_cli.data.corpus import STDIN, Block, Reader, Source, open_bytes, paired, read_blocks, read_lines
+from s2s_cli.data.dataset import (
+    FORMAT,
+    MANIFEST,
+    REPORT,
+    VALID_SRC,
+    VALID_TGT,
+    VERSION,
+    PairStore,
+    PairWriter,
+    read_text,
+    write_text,
+)
+from s2s_cli.data.duplicates import Duplicates
+from s2s_cli.data.encoding import Encoded, Encoder, encode_blocks
+from s2s_cli.data.filters import Limits
+from s2s_cli.data.formats import Columns, Fields
+from s2s_cli.data.report import FIRST_LINES, Account, Found, reasons
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
-from s2s_cli.errors import DataError
+from s2s_cli.errors import ConfigError, DataError
 
-VOCAB_SAMPLE = 1_000_000  # sentences a vocabulary is trained on, at most
 MAX_DROPPED = 0.1
-FIRST_LINES = 10  # line numbers kept for each reason
-SHORT = 5  # sides of up to so many pieces may have any length ratio
-
-
-@dataclass
-class Drops:
-    """Pairs left out for one reason: how many, and the first line numbers."""
-
-    count: int = 0
-    lines: list[int] = field(default_factory=list)
-
-    def add(self, lines: Iterable[int], count: int) -> None:
-        """Count more of them."""
-        self.count += count
-        self.lines = [*self.lines, *lines][:FIRST_LINES]
-
-
-@dataclass
-class Encoded:
-    """A block as ids: kept pairs only, with the reasons for the others."""
-
-    tokens: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
-    lengths: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
-    lines: npt.NDArray[np.int64]
-    num_pairs: int
-    drops: dict[str, Drops]
+COPY_ROWS = 1 << 16  # rows copied at a time
 
 
 def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
-    """Write the dataset folder `settings.out` and return its manifest (the content of `dataset.json`).
+    """Write the dataset folder `settings.out` and return its report (the content of `report.json`).
 
-    DataError if a text is not as it must be, if over a tenth of the pairs would be dropped, or if something that is no
-    dataset stands where it shall be written; then nothing has changed.
+    DataError if a text is not as it must be, if too much would be dropped or unknown, or if something that is no dataset
+    stands where it shall be written; then nothing has changed.
     """
+    if settings.dry_run:
+        with tempfile.TemporaryDirectory(prefix="s2s-") as folder:
+            return _build(settings, Path(folder))
     _check_output(settings.out)
-    with _fresh_folder(settings.out) as folder:
-        vocabs = _vocabs(settings)
+    with _fresh_folder(settings.out) as partial:
+        return _build(settings, partial)
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The account of a report in lines for a reader."""
+    return list(report["summary"])
+
+
+def _build(settings: PreprocessSettings, folder: Path) -> dict[str, Any]:
+    """Make the dataset in a folder; nothing but what belongs to it is left there."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        train, valid = _sources(settings, Path(scratch))
+        tags, valid_tags = _tags(settings, len(train), len(valid))
+        vocabs = _vocabs(settings, train, sorted(set(tags + valid_tags) - {""}))
         vocabs.save(folder / "vocab")
-        valid = _write_valid(settings, vocabs, folder)
-        train = _write_train(settings, vocabs, folder)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "made_by": f"s2s {s2s_cli.__version__}",
-            "train": train,
-            "valid": valid,
-            "vocab": {
-                "shared": vocabs.shared,
-                "src_size": len(vocabs.src),
-                "tgt_size": len(vocabs.tgt),
-                "fingerprints": vocabs.fingerprints,
-            },
-            "settings": settings.model_dump(mode="json", exclude={"out", "workers"}),
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return manifest
-
-
-def summary(manifest: dict[str, Any]) -> list[str]:
-    """The account of a manifest in lines for a reader."""
-    train, valid, vocab = manifest["train"], manifest["valid"], manifest["vocab"]
-    sizes = (
-        f"{vocab['src_size']:,} pieces shared"
-        if vocab["shared"]
-        else f"{vocab['src_size']:,} + {vocab['tgt_size']:,} pieces"
-    )
-    lines = [
-        f"vocabulary: {sizes}",
-        f"training: {train['kept']:,} of {train['pairs']:,} pairs kept, {train['src_tokens']:,} source and "
-        f"{train['tgt_tokens']:,} target pieces",
+        valid_account = _write_valid(valid, vocabs, valid_tags, folder)
+        held_out = chain(read_text(folder / VALID_SRC), *map(read_lines, settings.test_src))
+        encoder = Encoder(vocabs, Limits.of(settings, held_out), tags)
+        account, num_lines = _write_train(train, encoder, settings, folder, Path(scratch))
+    _check_account(account, settings)
+    corpora = _corpora(settings, train, tags, num_lines, PairStore(folder / "train").lines)
+    facts = {
+        "vocab": {
+            "shared": vocabs.shared,
+            "src_size": len(vocabs.src),
+            "tgt_size": len(vocabs.tgt),
+            "fingerprints": vocabs.fingerprints,
+        },
+        "corpora": corpora,
+        "length_ratio": account.length_ratio(),
+        "settings": settings.model_dump(mode="json", exclude={"out", "workers", "dry_run"}),
+    }
+    head = {"format": FORMAT, "version": VERSION, "made_by": f"s2s {s2s_cli.__version__}"}
+    _write_json(folder / MANIFEST, {**head, "train": account.counts(), "valid": valid_account.counts(), **facts})
+    report = {**head, "train": account.as_dict(), "valid": valid_account.as_dict(), **facts}
+    report["summary"] = [
+        *_vocab_lines(vocabs, settings),
+        "training:",
+        *account.lines(),
+        "validation:",
+        *valid_account.lines(),
     ]
-    for reason, drop in train["drops"].items():
-        lines.append(f"  dropped, {reason}: {drop['count']:,} (lines {_some(drop['lines'], drop['count'])})")
-    lines.append(f"validation: {valid['pairs']:,} pairs, {valid['kept']:,} of them scored by loss")
-    return lines
+    _write_json(folder / REPORT, report)
+    return report
 
 
-def _vocabs(settings: PreprocessSettings) -> Vocabs:
-    """Reuse or train the vocabularies."""
-    rules = TextRules(settings.normalize, settings.lowercase)
-    if settings.shared_vocab:
-        joint = reuse(settings.src_vocab, "src", rules) if settings.src_vocab else _train_vocab(settings, rules, "both")
-        return Vocabs(joint, joint)
-    src = reuse(settings.src_vocab, "src", rules) if settings.src_vocab else _train_vocab(settings, rules, "src")
-    tgt = reuse(settings.tgt_vocab, "tgt", rules) if settings.tgt_vocab else _train_vocab(settings, rules, "tgt")
-    return Vocabs(src, tgt)
+# what is read
 
 
-def _train_vocab(settings: PreprocessSettings, rules: TextRules, side: Literal["src", "tgt", "both"]) -> Vocab:
-    pairs = read_pairs(settings.train_src, settings.train_tgt)
-    lines: Iterator[str]
-    if side == "both":
-        lines = chain.from_iterable((pair.src, pair.tgt) for pair in pairs)
-    else:
-        lines = (pair.src if side == "src" else pair.tgt for pair in pairs)
-    return Vocab.train(
-        _sample(_progress(lines, "vocabulary", "lines"), VOCAB_SAMPLE, settings.seed),
-        size=settings.vocab_size,
-        kind=settings.vocab_type,
-        rules=rules,
-        byte_fallback=settings.byte_fallback,
-        character_coverage=settings.character_coverage,
+def _sources(settings: PreprocessSettings, scratch: Path) -> tuple[list[Source], list[Source]]:
+    """Training and validation sources. Standard input, which can be read but once, is copied to `scratch` first."""
+    files = (settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt)
+    if settings.tsv or settings.jsonl:
+        files = (settings.train, [], settings.valid, [])
+    if sum(str(path) == "-" for path in chain(*files)) > 1:
+        raise ConfigError("standard input (-) is named twice, and can be read once")
+    train_src, train_tgt, valid_src, valid_tgt = (
+        [_copy_stdin(scratch) if str(path) == "-" else path for path in paths] for paths in files
     )
+    if not (settings.tsv or settings.jsonl):
+        return paired(train_src, train_tgt), paired(valid_src, valid_tgt)
+    reader: Reader = Columns(settings.src_column, settings.tgt_column)
+    if settings.jsonl:
+        reader = Fields(settings.src_field, settings.tgt_field)
+    return [Source((path,), reader) for path in train_src], [Source((path,), reader) for path in valid_src]
+
+
+def _copy_stdin(scratch: Path) -> Path:
+    with open_bytes("-") as stream, open(scratch / STDIN, "wb") as copy:
+        shutil.copyfileobj(stream, copy)
+    return scratch / STDIN
+
+
+def _tags(settings: PreprocessSettings, num_train: int, num_valid: int) -> tuple[list[str], list[str]]:
+    """The tag of each training and of each validation source; empty where there is none."""
+    tags = settings.tag or [""] * num_train
+    if settings.valid_tag:
+        return tags, settings.valid_tag
+    if len(set(tags)) > 1:
+        raise ConfigError("the training files have different tags: name valid_tag for each validation file too")
+    return tags, tags[:1] * num_valid
+
+
+def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]) -> Vocabs:
+    """Reuse or train the vocabularies. Tags are pieces of the source side."""
+    reserved = [*settings.reserved, *(f"<extra_id_{i}>" for i in range(settings.sentinels))]
+    rules = TextRules(settings.normalize, settings.lowercase)
+
+    def vocab(side: Literal["src", "tgt", "both"], path: Path | None) -> Vocab:
+        side_tags = [] if side == "tgt" else tags
+        if path is not None:
+            return reuse(path, "tgt" if side == "tgt" else "src", rules, side_tags, reserved)
+        return Vocab.train(
+            _sample(_lines(sources, side), settings.vocab_sample, settings.seed),
+            size=settings.vocab_size,
+            kind=settings.vocab_type,
+            rules=rules,
+            byte_fallback=settings.byte_fallback,
+            character_coverage=settings.character_coverage,
+            symbols=settings.symbol,
+            reserved=reserved,
+            tags=side_tags,
+        )
+
+    if settings.shared_vocab:
+        joint = vocab("both", settings.src_vocab)
+        return Vocabs(joint, joint)
+    return Vocabs(vocab("src", settings.src_vocab), vocab("tgt", settings.tgt_vocab))
+
+
+def _lines(sources: list[Source], side: Literal["src", "tgt", "both"]) -> Iterator[str]:
+    for block in _progress(read_blocks(sources), "vocabulary"):
+        for src, tgt in block.texts():
+            if side != "tgt":
+                yield src
+            if side != "src":
+                yield tgt
 
 
 def _sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
@@ -152,160 +190,156 @@ def _sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
     return sample
 
 
-def _write_train(settings: PreprocessSettings, vocabs: Vocabs, folder: Path) -> dict[str, Any]:
-    blocks = read_blocks(settings.train_src, settings.train_tgt)
-    account = _write_pairs(_encode_all(blocks, vocabs, settings), vocabs, folder / "train")
-    dropped = account["pairs"] - account["kept"]
-    if not account["pairs"]:
-        raise DataError(f"{settings.train_src[0]}: the training text is empty")
-    if not account["kept"] or (dropped > MAX_DROPPED * account["pairs"] and not settings.allow_drops):
-        reasons = "; ".join(
-            f"{reason} {drop['count']:,} (lines {_some(drop['lines'], drop['count'])})"
-            for reason, drop in account["drops"].items()
-        )
-        fix = "repair the text, or go on with --allow-drops" if account["kept"] else "nothing is left to train on"
-        raise DataError(f"{dropped:,} of {account['pairs']:,} training pairs would be dropped: {reasons}; {fix}")
+# what is written
+
+
+def _write_valid(sources: list[Source], vocabs: Vocabs, tags: list[str], folder: Path) -> Account:
+    """The validation set: its text whole, tags included, and the ids of the pairs without a blank side."""
+    blocks = list(read_blocks(sources))
+    if not blocks:
+        raise DataError(f"{sources[0].name}: the validation text is empty")
+    texts = [
+        (f"{tags[block.source]} {src}".lstrip(" ") if tags[block.source] else src, tgt)
+        for block in blocks
+        for src, tgt in block.texts()
+    ]
+    write_text(folder / VALID_SRC, (src for src, _ in texts))
+    write_text(folder / VALID_TGT, (tgt for _, tgt in texts))
+    account = Account()
+    with PairWriter(folder / "valid", vocabs) as writer:
+        for encoded in map(Encoder(vocabs, Limits(), tags), blocks):
+            _write_block(writer, encoded)
+            account.add(encoded.account)
     return account
 
 
-def _write_valid(settings: PreprocessSettings, vocabs: Vocabs, folder: Path) -> dict[str, Any]:
-    """The validation set: its text whole, its ids without the pairs that have a blank side."""
-    blocks = list(read_blocks(settings.valid_src, settings.valid_tgt))
-    if not blocks:
-        raise DataError(f"{settings.valid_src[0]}: the validation text is empty")
-    with (
-        open(folder / "valid.src.txt", "w", encoding="utf-8", newline="") as src,
-        open(folder / "valid.tgt.txt", "w", encoding="utf-8", newline="") as tgt,
-    ):
-        for pair in chain.from_iterable(block.pairs() for block in blocks):
-            src.write(pair.src + "\n")
-            tgt.write(pair.tgt + "\n")
-    encoder = _Encoder(vocabs, max_len=None, max_ratio=None)
-    return _write_pairs(map(encoder, blocks), vocabs, folder / "valid")
+def _write_train(
+    sources: list[Source], encoder: Encoder, settings: PreprocessSettings, folder: Path, scratch: Path
+) -> tuple[Account, list[int]]:
+    """Encode and write the training pairs; their account, and how many lines each source has."""
+    account, num_lines = Account(), [0] * len(sources)
+
+    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in _progress(blocks, "encoding"):
+            num_lines[block.source] += len(block.lines)
+            yield block
+
+    drop = encoder.limits.drop_duplicates
+    stem = scratch / "train" if drop else folder / "train"
+    with ExitStack() as stack:
+        duplicates = stack.enter_context(Duplicates(scratch / "duplicates"))
+        with PairWriter(stem, encoder.vocabs) as writer:
+            for encoded in encode_blocks(counted(read_blocks(sources)), encoder, settings.workers):
+                _write_block(writer, encoded)
+                duplicates.add(encoded.hashes)
+                account.add(encoded.account)
+        if not account.pairs:
+            raise DataError(f"{sources[0].name}: the training text is empty")
+        _count_duplicates(PairStore(stem), duplicates, account, drop)
+        if drop:
+            _copy_unique(PairStore(stem), duplicates, encoder.vocabs, folder / "train", account)
+    return account, num_lines
 
 
-def _write_pairs(encoded: Iterable[Encoded], vocabs: Vocabs, stem: Path) -> dict[str, Any]:
-    drops: dict[str, Drops] = {}
-    num_pairs = 0
-    with (
-        ShardWriter(Path(f"{stem}.src"), len(vocabs.src)) as src,
-        ShardWriter(Path(f"{stem}.tgt"), len(vocabs.tgt)) as tgt,
-        open(f"{stem}.lines", "wb") as lines,
-    ):
-        for block in encoded:
-            src.write(block.tokens[0], block.lengths[0])
-            tgt.write(block.tokens[1], block.lengths[1])
-            block.lines.astype("<i8").tofile(lines)
-            num_pairs += block.num_pairs
-            for reason, drop in block.drops.items():
-                drops.setdefault(reason, Drops()).add(drop.lines, drop.count)
-    return {
-        "pairs": num_pairs,
-        "kept": src.num_rows,
-        "src_tokens": src.num_tokens,
-        "tgt_tokens": tgt.num_tokens,
-        "drops": {reason: {"count": drop.count, "lines": drop.lines} for reason, drop in sorted(drops.items())},
-    }
+def _write_block(writer: PairWriter, encoded: Encoded) -> None:
+    src, tgt = encoded.src, encoded.tgt
+    writer.write((src.ids, src.lengths), (tgt.ids, tgt.lengths), encoded.lines)
 
 
-@dataclass
-class _Encoder:
-    """What a worker does to a block: decode, encode, filter."""
+def _count_duplicates(store: PairStore, duplicates: Duplicates, account: Account, drop: bool) -> None:
+    found = Found()
+    mask = duplicates.mask()
+    for start in range(0, len(mask), COPY_ROWS):
+        rows = start + np.flatnonzero(mask[start : start + COPY_ROWS])
+        found.add(Found(len(rows), store.lines[rows[:FIRST_LINES]].tolist()))
+    if found.count:
+        (account.drops if drop else account.found)["duplicate"] = found
 
-    vocabs: Vocabs
-    max_len: int | None
-    max_ratio: float | None
 
-    def __call__(self, block: Block) -> Encoded:
-        pairs = list(block.pairs())
-        reasons = {"blank": np.array([blank(pair.src) or blank(pair.tgt) for pair in pairs], bool)}
-        src = self.vocabs.src.encode([pair.src for pair in pairs])
-        tgt = self.vocabs.tgt.encode([pair.tgt for pair in pairs])
-        src_len = np.fromiter(map(len, src), np.int32, len(src))
-        tgt_len = np.fromiter(map(len, tgt), np.int32, len(tgt))
-        longer, shorter = np.maximum(src_len, tgt_len), np.minimum(src_len, tgt_len)
-        if self.max_len is not None:
-            reasons["too long"] = longer > self.max_len
-        if self.max_ratio is not None:
-            reasons["length ratio"] = (longer > self.max_ratio * shorter) & (longer > SHORT)
-        lines = np.arange(len(pairs), dtype=np.int64) + block.offset + block.first
-        keep = np.ones(len(pairs), bool)
-        drops = {}
-        for reason, hit in reasons.items():
-            hit = hit & keep  # the first reason that holds is the one counted
-            if hit.any():
-                drops[reason] = Drops(int(hit.sum()), lines[hit][:FIRST_LINES].tolist())
-                keep &= ~hit
-        return Encoded(
-            (_flatten(src, keep, src_len), _flatten(tgt, keep, tgt_len)),
-            (src_len[keep], tgt_len[keep]),
-            lines[keep],
-            len(pairs),
-            drops,
+def _copy_unique(store: PairStore, duplicates: Duplicates, vocabs: Vocabs, stem: Path, account: Account) -> None:
+    """Write the pairs anew without those that stood there before."""
+    account.kept = account.src_tokens = account.tgt_tokens = 0
+    mask = duplicates.mask()
+    with PairWriter(stem, vocabs) as writer:
+        for start in range(0, len(store), COPY_ROWS):
+            rows = slice(start, min(start + COPY_ROWS, len(store)))
+            keep = ~mask[rows]
+            ids = store.slice(rows.start, rows.stop)
+            lengths = store.src_len[rows], store.tgt_len[rows]
+            src, tgt = (
+                (side[np.repeat(keep, length)], length[keep]) for side, length in zip(ids, lengths, strict=True)
+            )
+            writer.write(src, tgt, store.lines[rows][keep])
+            account.kept += int(keep.sum())
+            account.src_tokens += len(src[0])
+            account.tgt_tokens += len(tgt[0])
+
+
+def _check_account(account: Account, settings: PreprocessSettings) -> None:
+    """The gates: refuse what is most likely a mistake."""
+    why = f"{account.dropped:,} of {account.pairs:,} training pairs would be dropped: {reasons(account.drops)}"
+    if not account.kept:
+        raise DataError(f"{why}; nothing is left to train on")
+    if account.dropped > MAX_DROPPED * account.pairs and not settings.allow_drops:
+        raise DataError(f"{why}; repair the text, change the limits, or go on with --allow-drops")
+    if account.unknown_rate > settings.max_unknown_rate and not settings.allow_unknown:
+        raise DataError(
+            f"{account.unknown_rate:.1%} of the pieces are unknown to the vocabulary: use another one, byte_fallback, "
+            "a larger vocab_size, or go on with --allow-unknown"
         )
 
 
-def _flatten(
-    rows: list[list[int]], keep: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    kept = (row for row, yes in zip(rows, keep.tolist(), strict=True) if yes)
-    return np.fromiter(chain.from_iterable(kept), np.int32, int(lengths[keep].sum()))
+def _corpora(
+    settings: PreprocessSettings, sources: list[Source], tags: list[str], num_lines: list[int], lines: np.ndarray
+) -> list[dict[str, Any]]:
+    """What the manifest says of each training source; `lines` are the line numbers of all kept pairs."""
+    names = settings.corpus or [source.name for source in sources]
+    weights = settings.weight or [1.0] * len(sources)
+    first_lines = np.cumsum([1, *num_lines])
+    first_rows = np.searchsorted(lines, first_lines).tolist()
+    kept = np.diff(first_rows).tolist()
+    repeats = repeats_of(kept, weights, settings.temperature)
+    return [
+        {
+            "name": names[i],
+            "files": [str(file) if file.name != STDIN else STDIN for file in source.files],
+            "tag": tags[i],
+            "first_line": int(first_lines[i]),
+            "lines": num_lines[i],
+            "first_row": first_rows[i],
+            "kept": kept[i],
+            "weight": weights[i],
+            "repeats": round(repeats[i], 6),
+        }
+        for i, source in enumerate(sources)
+    ]
 
 
-_worker_encoder: _Encoder  # in a worker process, set once by its initializer
+def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
+    sizes = (
+        f"{len(vocabs.src):,} pieces, shared" if vocabs.shared else f"{len(vocabs.src):,} + {len(vocabs.tgt):,} pieces"
+    )
+    yield f"vocabulary: {sizes}"
+    if settings.vocab_type != "byte" and min(len(vocabs.src), len(vocabs.tgt)) < settings.vocab_size:
+        yield f"  fewer than the {settings.vocab_size:,} asked for: the text, or the vocabulary reused, has no more"
+    for side, vocab in (("source", vocabs.src), ("target", vocabs.tgt)):
+        if vocab.rules != TextRules(settings.normalize, settings.lowercase):
+            yield f"  {side}: normalisation and case as the vocabulary reused has them ({vocab.rules})"
 
 
-def _start_worker(
-    protos: tuple[bytes, bytes | None], rules: tuple[TextRules, TextRules], limits: tuple[int, float]
-) -> None:
-    global _worker_encoder
-    src = Vocab(protos[0], rules[0])
-    tgt = src if protos[1] is None else Vocab(protos[1], rules[1])
-    _worker_encoder = _Encoder(Vocabs(src, tgt), *limits)
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _work(block: Block) -> Encoded:
-    return _worker_encoder(block)
+def _progress(blocks: Iterator[Block], what: str) -> Iterator[Block]:
+    """A progress bar over lines, on a terminal only."""
+    with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        for block in blocks:
+            yield block
+            bar.update(len(block.lines))
 
 
-def _encode_all(blocks: Iterator[Block], vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[Encoded]:
-    """Encode blocks in worker processes, in order, a few ahead of the writer."""
-    workers = settings.workers or len(os.sched_getaffinity(0))
-    first = [block for _, block in zip(range(2), blocks, strict=False)]
-    blocks = chain(first, blocks)
-    bar = tqdm(desc="encoding", unit=" pairs", unit_scale=True, disable=not sys.stderr.isatty())
-    with bar, ExitStack() as stack:
-        results: Iterator[Encoded]
-        if workers == 1 or len(first) < 2:  # processes would cost more than they bring
-            results = map(_Encoder(vocabs, settings.max_len, settings.max_ratio), blocks)
-        else:
-            protos = vocabs.src.proto, None if vocabs.shared else vocabs.tgt.proto
-            rules, limits = (vocabs.src.rules, vocabs.tgt.rules), (settings.max_len, settings.max_ratio)
-            pool = ProcessPoolExecutor(
-                workers,
-                multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(protos, rules, limits),
-            )
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = _in_order(pool, blocks, ahead=2 * workers + 1)
-        for encoded in results:
-            bar.update(encoded.num_pairs)
-            yield encoded
-
-
-def _in_order(pool: ProcessPoolExecutor, blocks: Iterator[Block], ahead: int) -> Iterator[Encoded]:
-    waiting: deque[Future[Encoded]] = deque()
-    for block in blocks:
-        waiting.append(pool.submit(_work, block))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _progress(items: Iterator[str], what: str, unit: str) -> Iterable[str]:
-    return tqdm(items, desc=what, unit=f" {unit}", unit_scale=True, disable=not sys.stderr.isatty())
+# where it is written
 
 
 def _check_output(out: Path) -> None:
@@ -319,7 +353,7 @@ def _fresh_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     with _lock(out):
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
         partial.mkdir()
         try:
             yield partial
@@ -332,8 +366,8 @@ def _fresh_folder(out: Path) -> Iterator[Path]:
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
     """One writer at a time; the system lets go of the lock when a process dies, however it dies."""
-    name = out.with_name(f".{out.name}.lock")
-    with open(name, "w") as file:
+    path = out.with_name(f".{out.name}.lock")
+    with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -343,7 +377,7 @@ def _lock(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            name.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
@@ -360,7 +394,3 @@ def _replace(new: Path, out: Path) -> None:
         out.rename(old)
     new.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _some(lines: list[int], count: int) -> str:
-    return ", ".join(map(str, lines)) + (", …" if count > len(lines) else "")

@@ -95,3 +95,7 @@ class Shard:
 
     def __getitem__(self, row: int) -> IntArray:
         return self._tokens[self._offsets[row] : self._offsets[row + 1]]
+
+    def slice(self, start: int, stop: int) -> IntArray:
+        """All ids of the rows from `start` to before `stop`."""
+        return self._tokens[self._offsets[start] : self._offsets[stop]]

@@ -6,27 +6,30 @@ that the rules leave alone and the vocabulary covers (with byte fallback: every 
 """
 
 import hashlib
-import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import sentencepiece
 
-from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.data import spm
+from s2s_cli.data.spm import BOS, EOS, PAD, UNK, VocabType
+from s2s_cli.errors import DataError
 
-PAD, UNK, BOS, EOS = 0, 1, 2, 3
+__all__ = ["BOS", "EOS", "PAD", "UNK", "TextRules", "Vocab", "VocabType", "Vocabs", "reuse"]
+
 SPACE = "\u2581"  # what SentencePiece writes for a space, and so would take for one in raw text
 ESCAPE = "\u241b"  # SYMBOL FOR ESCAPE: begins our spelling of itself and of SPACE
 ESCAPED = {ESCAPE: ESCAPE + ESCAPE, SPACE: ESCAPE + "_"}
 TEXT_FILE = "text.json"
-TRAIN_CHARS = 1000  # longer lines are cut for vocabulary training: its trainer fails on very long ones
-VocabType = Literal["bpe", "unigram", "char", "word"]
+TEXT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -40,70 +43,125 @@ class TextRules:
         """The line as the vocabulary sees it; what a reference text must look like to be compared with output."""
         if self.lowercase:
             line = line.lower()
-        if self.normalize == "nfc":
-            return unicodedata.normalize("NFC", line)
-        if self.normalize == "nfkc":
-            return unicodedata.normalize("NFKC", line)
-        return line
+        if self.normalize == "none":
+            return line
+        return unicodedata.normalize("NFC" if self.normalize == "nfc" else "NFKC", line)
 
 
 class Vocab:
-    """A SentencePiece model with text rules. `pad`, `unk`, `bos` and `eos` are ids that always exist."""
+    """A SentencePiece model with text rules. `pad`, `unk`, `bos` and `eos` are ids that always exist.
 
-    def __init__(self, proto: bytes, rules: TextRules = TextRules()) -> None:
-        """Take a serialized SentencePiece model; a missing pad, bos or eos piece is appended to it."""
-        self.rules = rules
-        self.proto = _complete(proto)
-        self._model = _load(self.proto)
-        names = [self._model.id_to_piece(i) for i in range(len(self._model))]
+    `tags` are reserved pieces that a line may begin with, each followed by a space, such as `<2de> Good morning`.
+    """
+
+    def __init__(self, proto: bytes, rules: TextRules = TextRules(), tags: Iterable[str] = ()) -> None:
+        """Take a serialized SentencePiece model; special pieces and tags that it lacks are appended to it."""
+        self.rules, self.tags = rules, tuple(sorted(set(tags)))
+        self.proto = spm.complete(proto, self.tags)
+        self._model: sentencepiece.SentencePieceProcessor = spm.load(self.proto)
+        self._ids = {self._model.id_to_piece(i): i for i in range(len(self._model))}
+        self._tag_ids = {self._ids[tag]: tag for tag in self.tags}
         self.unk: int = self._model.unk_id()
-        self.pad = self._model.pad_id() if self._model.pad_id() >= 0 else names.index("<pad>")
-        self.bos = self._model.bos_id() if self._model.bos_id() >= 0 else names.index("<s>")
-        self.eos = self._model.eos_id() if self._model.eos_id() >= 0 else names.index("</s>")
+        self.pad = self._id_or(self._model.pad_id(), "<pad>")
+        self.bos = self._id_or(self._model.bos_id(), "<s>")
+        self.eos = self._id_or(self._model.eos_id(), "</s>")
+
+    def _id_or(self, id: int, piece: str) -> int:
+        return id if id >= 0 else self._ids[piece]
 
     def __len__(self) -> int:
-        return len(self._model)
+        return len(self._ids)
+
+    def __contains__(self, piece: str) -> bool:
+        return piece in self._ids
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Piece ids of each line, without bos and eos. One thread: callers that want more use processes."""
-        return self._model.encode([_escape(self.rules.apply(line)) for line in lines], num_threads=1)
+        if not self.tags:
+            return self._model.encode([_escape(self.rules.apply(line)) for line in lines], num_threads=1)
+        heads, rests = zip(*map(self._split_tags, lines), strict=True) if lines else ((), ())
+        encoded = self._model.encode([_escape(self.rules.apply(rest)) for rest in rests], num_threads=1)
+        return [head + ids for head, ids in zip(heads, encoded, strict=True)]
+
+    def resample(self, ids: Sequence[int], rate: float, seed: int) -> list[int]:
+        """Another split of encoded text into pieces, by BPE-dropout or unigram sampling: a function of the arguments."""
+        if self.unk in ids:
+            return list(ids)  # what is unknown cannot be spelled anew
+        num_tags = next((i for i, id in enumerate(ids) if id not in self._tag_ids), len(ids))
+        sentencepiece.set_random_generator_seed(seed % (1 << 32))
+        text = _escape(self.decode(ids[num_tags:]))
+        return [*ids[:num_tags], *self._model.encode(text, enable_sampling=True, nbest_size=-1, alpha=rate)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of piece ids as one line; special pieces are silent, a line feed in bytes becomes a space."""
+        ids = list(ids)
+        tags = ""
+        while ids and ids[0] in self._tag_ids:
+            tags += self._tag_ids[ids.pop(0)] + " "
         table = self._bytes
-        raw = b"".join([table[i] for i in ids])
-        text = raw.decode("utf-8", "replace").replace(SPACE, " ").replace("\n", " ")
+        text = b"".join([table[i] for i in ids]).decode("utf-8", "replace").replace(SPACE, " ").replace("\n", " ")
         if self._dummy_prefix:
             text = text.removeprefix(" ")
-        return _unescape(text)
+        return tags + _unescape(text)
 
     def piece(self, id: int) -> str:
         """The piece as SentencePiece writes it."""
         return self._model.id_to_piece(int(id))
 
+    def id(self, piece: str) -> int:
+        """The id of a piece; that of the unknown piece if there is no such piece."""
+        return self._ids.get(piece, self.unk)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the model and its rules: equal fingerprints encode equally."""
-        return hashlib.sha256(self.proto + json.dumps(asdict(self.rules), sort_keys=True).encode()).hexdigest()
+        record = json.dumps(asdict(self.rules) | ({"tags": self.tags} if self.tags else {}), sort_keys=True)
+        return hashlib.sha256(self.proto + record.encode()).hexdigest()
+
+    @cached_property
+    def starts_word(self) -> npt.NDArray[np.bool_]:
+        """[V] whether a piece begins with a space: where words begin."""
+        return np.array([self.piece(i).startswith(SPACE) for i in range(len(self))])
+
+    @cached_property
+    def is_control(self) -> npt.NDArray[np.bool_]:
+        """[V] whether a piece stands for no text: special, reserved and unused pieces."""
+        return np.array([self._model.is_control(i) or self._model.is_unused(i) for i in range(len(self))])
+
+    @cached_property
+    def is_byte(self) -> npt.NDArray[np.bool_]:
+        """[V] whether a piece is a byte of something that has no piece."""
+        return np.array([self._model.is_byte(i) for i in range(len(self))])
 
     @cached_property
     def _bytes(self) -> list[bytes]:
         """UTF-8 of every piece as it stands in text."""
-        model, table = self._model, []
-        for i in range(len(model)):
-            piece = model.id_to_piece(i)
-            if model.is_unknown(i):
+        table = []
+        for i in range(len(self)):
+            piece = self.piece(i)
+            if i == self.unk:
                 table.append(" \u2047 ".encode())
-            elif model.is_control(i) or model.is_unused(i):
+            elif self.is_control[i]:
                 table.append(b"")
             else:
-                table.append(bytes([int(piece[3:5], 16)]) if model.is_byte(i) else piece.encode())
+                table.append(bytes([int(piece[3:5], 16)]) if self.is_byte[i] else piece.encode())
         return table
 
     @cached_property
     def _dummy_prefix(self) -> bool:
         """Whether the model puts a space before every line, which decoding takes away again."""
         return self._model.decode([f"{SPACE}a"]) == "a"
+
+    def _split_tags(self, line: str) -> tuple[list[int], str]:
+        """The ids of the tags that a line begins with, and the rest of it."""
+        ids: list[int] = []
+        while line.startswith(self.tags):
+            tag, space, rest = line.partition(" ")
+            if not space or tag not in self.tags:
+                break
+            ids.append(self._ids[tag])
+            line = rest
+        return ids, line
 
     @classmethod
     def train(
@@ -115,30 +173,15 @@ class Vocab:
         rules: TextRules = TextRules(),
         byte_fallback: bool = True,
         character_coverage: float = 1.0,
+        symbols: Sequence[str] = (),
+        reserved: Sequence[str] = (),
+        tags: Sequence[str] = (),
     ) -> "Vocab":
-        """A new vocabulary of at most `size` pieces; fewer where the text has not so many. Deterministic."""
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_training_text(lines, rules),
-                model_writer=model,
-                model_type=kind,
-                vocab_size=size,
-                hard_vocab_limit=False,
-                character_coverage=character_coverage,
-                byte_fallback=byte_fallback,
-                pad_id=PAD,
-                unk_id=UNK,
-                bos_id=BOS,
-                eos_id=EOS,
-                normalization_rule_name="identity",
-                remove_extra_whitespaces=False,
-                max_sentence_length=1 << 20,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            raise _training_error(str(error), size) from None
-        return cls(model.getvalue(), rules)
+        """A new vocabulary of at most `size` pieces rounded up to a multiple of 8; fewer where the text has not so many."""
+        text = (_escape(rules.apply(line)) for line in lines)
+        symbols = [_escape(rules.apply(symbol)) for symbol in symbols]
+        extra = list(dict.fromkeys([*tags, *reserved]))
+        return cls(spm.train(text, size, kind, byte_fallback, character_coverage, symbols, extra), rules, tags)
 
 
 @dataclass(frozen=True)
@@ -161,84 +204,65 @@ class Vocabs:
     def save(self, folder: Path) -> None:
         """Write `joint.model`, or `src.model` and `tgt.model`, and `text.json` into a folder, made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, vocab in self._files().items():
-            (folder / name).write_bytes(vocab.proto)
-        text = {"version": 1, "src": asdict(self.src.rules), "tgt": asdict(self.tgt.rules), **self.fingerprints_entry()}
-        (folder / TEXT_FILE).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-
-    def fingerprints_entry(self) -> dict[str, dict[str, str]]:
-        """What `text.json` says about the models beside it, so that a swapped file is noticed."""
-        return {"fingerprints": self.fingerprints}
-
-    def _files(self) -> dict[str, Vocab]:
-        return {"joint.model": self.src} if self.shared else {"src.model": self.src, "tgt.model": self.tgt}
+        sides = {"src": self.src, "tgt": self.tgt}
+        for name, vocab in ({"joint": self.src} if self.shared else sides).items():
+            (folder / f"{name}.model").write_bytes(vocab.proto)
+        record = {side: {**asdict(vocab.rules), "tags": vocab.tags} for side, vocab in sides.items()}
+        text = {"version": TEXT_VERSION, **record, "fingerprints": self.fingerprints}
+        (folder / TEXT_FILE).write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabs":
         """Read what `save` wrote; DataError if the folder is incomplete or its files do not belong together."""
+        file = folder / TEXT_FILE
         try:
-            text = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8"))
-            rules = {side: TextRules(**text[side]) for side in ("src", "tgt")}
-            fingerprints = text["fingerprints"]
+            text = json.loads(file.read_text(encoding="utf-8"))
+            version, fingerprints = text["version"], text["fingerprints"]
+            sides = {
+                side: (TextRules(text[side]["normalize"], text[side]["lowercase"]), text[side].get("tags", []))
+                for side in ("src", "tgt")
+            }
         except FileNotFoundError:
-            raise DataError(f"{folder}: no vocabulary folder, {TEXT_FILE} is missing") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / TEXT_FILE}: not readable ({error})") from None
+            raise DataError(f"{folder}: no vocabulary here, {TEXT_FILE} is missing") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: not readable ({error!r})") from None
+        if version != TEXT_VERSION:
+            raise DataError(f"{file}: version {version}, this program reads {TEXT_VERSION}")
         if (folder / "joint.model").exists():
-            joint = read_model(folder / "joint.model", rules["src"])
+            joint = read_model(folder / "joint.model", *sides["src"])
             vocabs = cls(joint, joint)
         else:
             vocabs = cls(
-                *(read_model(folder / f"{side}.model", side_rules) for side, side_rules in rules.items()),
+                read_model(folder / "src.model", *sides["src"]), read_model(folder / "tgt.model", *sides["tgt"])
             )
         if vocabs.fingerprints != fingerprints:
             raise DataError(f"{folder}: its files do not belong together (fingerprints differ); make it anew")
         return vocabs
 
 
-def read_model(path: Path, rules: TextRules = TextRules()) -> Vocab:
+def read_model(path: Path, rules: TextRules = TextRules(), tags: Iterable[str] = ()) -> Vocab:
     """A SentencePiece model file, from `Vocabs.save` or from any other tool."""
     try:
-        return Vocab(path.read_bytes(), rules)
+        return Vocab(path.read_bytes(), rules, tags)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def reuse(path: Path, side: Literal["src", "tgt"], rules: TextRules) -> Vocab:
-    """The vocabulary of a dataset or bundle folder, with its own rules, or a SentencePiece file under `rules`."""
+def reuse(
+    path: Path, side: Literal["src", "tgt"], rules: TextRules, tags: Sequence[str], reserved: Sequence[str]
+) -> Vocab:
+    """The vocabulary of a dataset or bundle folder, with its own rules, or a SentencePiece file under `rules`.
+
+    Tags and reserved pieces that it lacks are appended.
+    """
     if path.is_dir():
-        folder = path / "vocab" if (path / "vocab").is_dir() else path
-        vocabs = Vocabs.load(folder)
-        return vocabs.src if side == "src" else vocabs.tgt
-    return read_model(path, rules)
-
-
-def _load(proto: bytes) -> sentencepiece.SentencePieceProcessor:
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=proto)
-    except (RuntimeError, OSError, ValueError):
-        raise DataError("not a SentencePiece model") from None
-
-
-def _complete(proto: bytes) -> bytes:
-    """Append the special pieces that a model of another tool may lack."""
-    model = _load(proto)
-    names = {model.id_to_piece(i) for i in range(len(model))}
-    if model.unk_id() < 0:
-        raise DataError("the SentencePiece model has no unknown piece")
-    for piece, id in (("<pad>", model.pad_id()), ("<s>", model.bos_id()), ("</s>", model.eos_id())):
-        if id < 0 and piece not in names:
-            proto += _control_piece(piece)
-    return proto
-
-
-def _control_piece(piece: str) -> bytes:
-    """A `pieces` entry of a serialized model: protobuf messages grow by appending to a repeated field."""
-    name = piece.encode()
-    entry = b"\x0a" + bytes([len(name)]) + name + b"\x15\x00\x00\x00\x00" + b"\x18\x03"  # piece, score 0, type CONTROL
-    return b"\x0a" + bytes([len(entry)]) + entry
+        vocabs = Vocabs.load(path / "vocab" if (path / "vocab").is_dir() else path)
+        found = vocabs.src if side == "src" else vocabs.tgt
+    else:
+        found = read_model(path, rules)
+    return Vocab(spm.complete(found.proto, reserved), found.rules, [*found.tags, *tags])
 
 
 def _escape(line: str) -> str:
@@ -252,21 +276,3 @@ def _unescape(text: str) -> str:
     if ESCAPE in text:
         return re.sub(f"{ESCAPE}([{ESCAPE}_])", lambda match: ESCAPE if match[1] == ESCAPE else SPACE, text)
     return text
-
-
-def _training_text(lines: Iterable[str], rules: TextRules) -> Iterator[str]:
-    for line in lines:
-        line = _escape(rules.apply(line)).replace("\0", "")
-        for start in range(0, len(line), TRAIN_CHARS):
-            yield line[start : start + TRAIN_CHARS]
-
-
-def _training_error(message: str, size: int) -> ConfigError | DataError:
-    if "sentences_.empty()" in message:
-        return DataError("there is no text to train a vocabulary on")
-    if "required_chars" in message or "vocab_size" in message.lower() or "Vocabulary size" in message:
-        return ConfigError(
-            f"vocab_size {size} is too small for this text: its characters, 4 special pieces and (with byte_fallback) "
-            "256 bytes must fit; raise vocab_size, lower character_coverage or turn byte_fallback off"
-        )
-    return DataError(f"SentencePiece could not train a vocabulary: {message}")

@@ -1,0 +1,184 @@
+"""Blocks of raw lines become blocks of ids, in worker processes: decode, tag, encode, filter, count.
+
+Blocks go out and come back in order, a few at a time, so that memory does not grow with the corpus and the result is the
+same for any number of processes. This room writes no files.
+"""
+
+import hashlib
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s2s_cli.data.corpus import Block
+from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
+from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
+from s2s_cli.data.vocab import Vocab, Vocabs
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass
+class Rows:
+    """One side of a block: the ids of all rows in one array, and the length of each row."""
+
+    ids: Ids
+    lengths: Lengths
+
+    def select(self, keep: Mask) -> "Rows":
+        """Some of the rows."""
+        return self if keep.all() else Rows(self.ids[np.repeat(keep, self.lengths)], self.lengths[keep])
+
+
+@dataclass
+class Encoded:
+    """The kept pairs of a block as ids, and the account of the others."""
+
+    src: Rows
+    tgt: Rows
+    lines: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]  # of each kept pair's text; empty if duplicates do not matter
+    account: Account
+
+
+@dataclass
+class Encoder:
+    """What is done to a block. `tags` has one for each source: what its source texts begin with."""
+
+    vocabs: Vocabs
+    limits: Limits
+    tags: Sequence[str] = field(default_factory=tuple)
+
+    def __call__(self, block: Block) -> Encoded:
+        """Encode a block. DataError names the file and line of what cannot be read."""
+        texts = list(block.texts())
+        tag = self.tags[block.source] if self.tags else ""
+        src_texts, tgt_texts = [src for src, _ in texts], [tgt for _, tgt in texts]
+        src, src_cut = _encode(
+            self.vocabs.src, [f"{tag} {text}" for text in src_texts] if tag else src_texts, self.limits.src_truncate
+        )
+        tgt, tgt_cut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
+        keep, account = self._filter(block, texts, src, tgt)
+        kept = list(zip(texts, keep.tolist(), strict=True))
+        src_words = sum(pair[0].count(" ") + 1 for pair, yes in kept if yes)
+        tgt_words = sum(pair[1].count(" ") + 1 for pair, yes in kept if yes)
+        hashes = np.zeros(0, np.uint64)
+        if self.limits.find:
+            hashes = np.frombuffer(b"".join(_hash(pair) for pair, yes in kept if yes), np.uint64)
+        src, tgt = src.select(keep), tgt.select(keep)
+        account.kept, account.src_tokens, account.tgt_tokens = len(src.lengths), len(src.ids), len(tgt.ids)
+        account.src = _side(self.vocabs.src, src, src_words, int((src_cut & keep).sum()))
+        account.tgt = _side(self.vocabs.tgt, tgt, tgt_words, int((tgt_cut & keep).sum()))
+        account.ratios = count_ratios(src.lengths, tgt.lengths)
+        return Encoded(src, tgt, np.array(block.lines, np.int64)[keep], hashes, account)
+
+    def _filter(self, block: Block, texts: list[tuple[str, str]], src: Rows, tgt: Rows) -> tuple[Mask, Account]:
+        """Which pairs to keep, and what was found on the way."""
+        account = Account(pairs=len(texts))
+        keep = np.ones(len(texts), np.bool_)
+        sources = Encodings([pair[0] for pair in texts], src.lengths, _count_unknown(src, self.vocabs.src.unk))
+        targets = Encodings([pair[1] for pair in texts], tgt.lengths, _count_unknown(tgt, self.vocabs.tgt.unk))
+        kept_although: dict[str, Mask] = {}
+        for name, mask, drop in marks(sources, targets, self.limits):
+            if not mask.any():
+                continue
+            if drop:
+                _count(account.drops, name, mask & keep, block, texts)
+                keep &= ~mask
+            else:
+                kept_although[name] = mask
+        for name, mask in kept_although.items():
+            _count(account.found, name, mask & keep, block, texts)
+        return keep, account
+
+
+def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> Iterator[Encoded]:
+    """Encode blocks in that many processes (0: one for each core), in order."""
+    workers = workers or available_cores()
+    first = list(islice(blocks, 2))
+    blocks = chain(first, blocks)
+    if workers == 1 or len(first) < 2:  # processes would cost more than they bring
+        yield from map(encoder, blocks)
+        return
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=_portable(encoder)
+    )
+    waiting: deque[Future[Encoded]] = deque()
+    try:
+        for block in blocks:
+            waiting.append(pool.submit(_work, block))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_worker: Encoder  # in a worker process, set once when it starts
+
+
+def _portable(encoder: Encoder) -> tuple[Any, ...]:
+    """An encoder as values that go to another process; SentencePiece's own objects do not."""
+    src, tgt = ((vocab.proto, vocab.rules, vocab.tags) for vocab in (encoder.vocabs.src, encoder.vocabs.tgt))
+    return src, None if encoder.vocabs.shared else tgt, encoder.limits, encoder.tags
+
+
+def _start_worker(src: tuple[Any, ...], tgt: tuple[Any, ...] | None, limits: Limits, tags: Sequence[str]) -> None:
+    global _worker
+    src_vocab = Vocab(*src)
+    _worker = Encoder(Vocabs(src_vocab, src_vocab if tgt is None else Vocab(*tgt)), limits, tags)
+
+
+def _work(block: Block) -> Encoded:
+    return _worker(block)
+
+
+def _encode(vocab: Vocab, texts: Sequence[str], truncate: int) -> tuple[Rows, Mask]:
+    """The ids of texts, and which of them were cut."""
+    rows = vocab.encode(texts)
+    lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+    cut = lengths > truncate if truncate else np.zeros(len(rows), np.bool_)
+    if cut.any():
+        rows = [row[:truncate] for row in rows]
+        lengths = np.minimum(lengths, truncate)
+    return Rows(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths), cut
+
+
+def _count_unknown(rows: Rows, unk: int) -> Lengths | None:
+    unknown = rows.ids == unk
+    if not unknown.any():
+        return None
+    sums = np.concatenate([[0], np.cumsum(unknown)])
+    ends = np.cumsum(rows.lengths)
+    return (sums[ends] - sums[ends - rows.lengths]).astype(np.int32)
+
+
+def _side(vocab: Vocab, rows: Rows, num_words: int, num_cut: int) -> Side:
+    num_bytes = int(vocab.is_byte[rows.ids].sum())
+    return Side(num_words, int((rows.ids == vocab.unk).sum()), num_bytes, num_cut, count_lengths(rows.lengths))
+
+
+def _count(found: dict[str, Found], name: str, mask: Mask, block: Block, texts: Sequence[tuple[str, str]]) -> None:
+    rows = np.flatnonzero(mask).tolist()
+    if rows:
+        lines = [block.lines[row] for row in rows[:FIRST_LINES]]
+        examples = [example(f"{block.names[0]}:{block.first + row}", *texts[row]) for row in rows[:EXAMPLES]]
+        found.setdefault(name, Found()).add(Found(len(rows), lines, examples))
+
+
+def _hash(pair: Iterable[str]) -> bytes:
+    """64 bits that tell pairs of texts apart."""
+    return hashlib.blake2b("\n".join(pair).encode(), digest_size=8).digest()

@@ -20,9 +20,8 @@ NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 
 # Scripts that write no spaces between words: each character with its marks is a token.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_UNICODE_TOKEN = regex.compile(
-    rf"[{_UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}--\p{{M}}]]+", regex.V1
-)
+UNICODE_WORD = rf"[{_UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}--\p{{M}}]]+"
+_UNICODE_TOKEN = regex.compile(UNICODE_WORD, regex.V1)
 _SENTENCE_END = regex.compile(r"(?<=[.!?।։؟]['\"”’»)\]]*)\s+|(?<=[。！？])")
 _QUANTUM = 2.0**32
 

@@ -7,25 +7,24 @@ references, each output is held against the one that shares most of its words. T
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import ScoreSettings
 from s2s_cli.evaluation.alignment import Aligner
 from s2s_cli.evaluation.compare import Comparison, Systems, sentence_values
+from s2s_cli.evaluation.examples import NUM_EXAMPLES, Difference, Examples
 from s2s_cli.evaluation.metrics import build_metric
-from s2s_cli.evaluation.rouge import UNICODE_WORD, UnicodeTokenizer
+from s2s_cli.evaluation.rouge import UnicodeTokenizer
 
 Words = list[str]
 
-NUM_EXAMPLES = 20
 _FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)
+REFERENCE = ""
+"""Stands for the first reference where systems stand by name; no file has this name."""
 _RATIOS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 2.0)
-_PIECE = regex.compile(rf"{UNICODE_WORD}|\s+|.", regex.V1 | regex.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,35 +41,11 @@ class Chart:
 
 
 class Sign(NamedTuple):
-    """A measure of health in percent (length ratio: a plain ratio) for each system and for the references."""
+    """A measure of health in percent (length ratio: a plain ratio) for each system and for REFERENCE."""
 
     name: str
     meaning: str
     values: dict[str, float]
-
-
-class Piece(NamedTuple):
-    """A word, a space or a mark.
-
-    `off`: in an output, what the reference lacks; in a reference, what an output lacks. `own`: in one of two outputs,
-    what the other lacks.
-    """
-
-    text: str
-    off: bool
-    own: bool
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A line with its outputs, marked. `chrf` holds each output's sentence chrF; `line` counts from 1."""
-
-    line: int
-    src: str | None
-    refs: list[list[Piece]]
-    outputs: dict[str, list[Piece]]
-    chrf: dict[str, float]
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +95,7 @@ def analyze(
     frequency = Counter(word for line in counted for word in line)
     chrf = dict(zip(systems, sentence_values(systems, build_metric("chrf", refs, ScoreSettings(), True)), strict=True))
     lost = _unaligned(text)
-    lines = _Lines(systems, refs, src, chrf)
+    examples = Examples(systems, refs, src, chrf)
     return Analysis(
         comparisons=comparisons,
         num_lines=len(refs[0]),
@@ -129,8 +104,8 @@ def analyze(
         by_frequency=_by_frequency(text, frequency, "training text" if train_tgt is not None else "references"),
         length_ratio=_length_ratio(text),
         signs=_signs(systems, refs, src, text, lost),
-        suspects=_suspects(lines, text, lost),
-        differences=lines.worst() if len(systems) == 1 else lines.furthest(),
+        suspects=_suspects(examples, text, lost),
+        differences=examples.worst() if len(systems) == 1 else examples.furthest(),
         wins=_wins(chrf),
     )
 
@@ -213,11 +188,11 @@ def _length_ratio(text: _Text) -> Chart:
 
 
 def _unaligned(text: _Text) -> dict[str, list[list[bool]]] | None:
-    """For each system, and for the reference under the empty name: which words no source word explains."""
+    """For each system, and for the first reference: which words no source word explains."""
     if text.src is None:
         return None
     aligner = Aligner((src, line) for ref in text.refs for src, line in zip(text.src, ref, strict=True))
-    every = {**text.systems, "": text.refs[0]}
+    every = {**text.systems, REFERENCE: text.refs[0]}
     return {
         name: [aligner.unaligned(s, h) for s, h in zip(text.src, lines, strict=True)] for name, lines in every.items()
     }
@@ -230,10 +205,10 @@ def _signs(
     text: _Text,
     lost: dict[str, list[list[bool]]] | None,
 ) -> list[Sign]:
-    """Measures of each system, beside the same measures of the first reference (name "reference")."""
-    lines = {**systems, "reference": refs[0]}
-    words = {**text.systems, "reference": text.refs[0]}
-    closest = {**text.closest, "reference": text.refs[0]}
+    """Measures of each system, beside the same measures of the first reference."""
+    lines = {**systems, REFERENCE: refs[0]}
+    words = {**text.systems, REFERENCE: text.refs[0]}
+    closest = {**text.closest, REFERENCE: text.refs[0]}
     num = {name: sum(map(len, w)) for name, w in words.items()}
 
     def share_of_lines(name: str, found: Iterable[bool]) -> float:
@@ -275,7 +250,7 @@ def _signs(
             for name in lines
         ]),
         sign("unaligned", "% of words that nothing in the source explains (IBM Model 1 learned from the references)", [
-            _percent(sum(map(sum, lost[name if name in systems else ""])), num[name]) for name in lines
+            _percent(sum(map(sum, lost[name])), num[name]) for name in lines
         ]),
     ]  # fmt: skip
 
@@ -300,70 +275,7 @@ def _wins(chrf: dict[str, np.ndarray]) -> dict[str, tuple[int, int, int]]:
     return {name: (int((s > 0).sum()), int((s == 0).sum()), int((s < 0).sum())) for name, s in signs.items()}
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Picks lines and marks their outputs."""
-
-    systems: Systems
-    refs: list[list[str]]
-    src: list[str] | None
-    chrf: dict[str, np.ndarray]
-
-    def worst(self) -> list[Difference]:
-        """The lines of the first system with the lowest chrF."""
-        [name] = self.systems
-        return [self.at(i, [name]) for i in np.argsort(self.chrf[name], kind="stable")[:NUM_EXAMPLES].tolist()]
-
-    def furthest(self) -> list[Difference]:
-        """For each system but the first, the lines where it is furthest from the first by chrF; largest distance first."""
-        baseline, *others = self.systems
-        found = []
-        for name in others:
-            distance = np.abs(self.chrf[name] - self.chrf[baseline])
-            order = np.argsort(-distance, kind="stable")[:NUM_EXAMPLES]
-            found += [(float(distance[i]), self.at(int(i), [baseline, name])) for i in order if distance[i] > 0]
-        return [difference for _, difference in sorted(found, key=lambda pair: -pair[0])]
-
-    def at(self, i: int, names: list[str], reason: str = "") -> Difference:
-        """Line i of these systems, marked against the references and, where there are two, each other."""
-        pieces = {name: _PIECE.findall(self.systems[name][i]) for name in names}
-        refs = [_PIECE.findall(ref[i]) for ref in self.refs]
-        outputs = {}
-        for k, name in enumerate(names):
-            off = min((_unmatched(pieces[name], ref) for ref in refs), key=sum)
-            other = pieces[names[1 - k]] if len(names) == 2 else pieces[name]
-            own = _unmatched(pieces[name], other)
-            outputs[name] = [Piece(*fields) for fields in zip(pieces[name], off, own, strict=True)]
-        missed = [
-            [any(lacks) for lacks in zip(*(_unmatched(ref, pieces[name]) for name in names), strict=True)]
-            for ref in refs
-        ]
-        return Difference(
-            line=i + 1,
-            src=self.src[i] if self.src is not None else None,
-            refs=[
-                [Piece(p, off, False) for p, off in zip(ref, m, strict=True)]
-                for ref, m in zip(refs, missed, strict=True)
-            ],
-            outputs=outputs,
-            chrf={name: float(self.chrf[name][i]) for name in names},
-            reason=reason,
-        )
-
-
-def _unmatched(pieces: list[str], other: list[str]) -> list[bool]:
-    """Which pieces find no partner in the other text, in order; a space never counts."""
-    words = [(k, piece) for k, piece in enumerate(pieces) if not piece.isspace()]
-    partners = [piece for piece in other if not piece.isspace()]
-    unmatched = [not piece.isspace() for piece in pieces]
-    matcher = SequenceMatcher(None, [piece for _, piece in words], partners, autojunk=False)
-    for block in matcher.get_matching_blocks():
-        for k, _ in words[block.a : block.a + block.size]:
-            unmatched[k] = False
-    return unmatched
-
-
-def _suspects(lines: _Lines, text: _Text, lost: dict[str, list[list[bool]]] | None) -> list[Difference]:
+def _suspects(examples: Examples, text: _Text, lost: dict[str, list[list[bool]]] | None) -> list[Difference]:
     """Lines that look made up, stuck or left untranslated; the most reasons first, then the lowest chrF."""
     found = []
     for name, hyps in text.systems.items():
@@ -380,5 +292,5 @@ def _suspects(lines: _Lines, text: _Text, lost: dict[str, list[list[bool]]] | No
             if ref and not hyp:
                 reasons.append("empty")
             if reasons:
-                found.append((-len(reasons), float(lines.chrf[name][i]), i, name, "; ".join(reasons)))
-    return [lines.at(i, [name], reason) for *_, i, name, reason in sorted(found)[:NUM_EXAMPLES]]
+                found.append((-len(reasons), float(examples.chrf[name][i]), i, name, "; ".join(reasons)))
+    return [examples.at(i, [name], reason) for *_, i, name, reason in sorted(found)[:NUM_EXAMPLES]]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from s2s_cli import __version__
 from s2s_cli.errors import DataError
-from s2s_cli.evaluation.analyze import Analysis, Chart
+from s2s_cli.evaluation.analyze import REFERENCE, Analysis, Chart
 
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#7c3aed")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 460, 240, 46, 58, 10
@@ -44,6 +44,7 @@ def render(analysis: Analysis) -> str:
         systems=systems,
         colour=dict(zip(systems, _cycle(len(systems)), strict=True)),
         labels=_short_names(systems),
+        reference=REFERENCE,
         draw=draw,
         version=__version__,
     )

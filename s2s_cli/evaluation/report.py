@@ -18,7 +18,8 @@ from s2s_cli.evaluation.compare import Comparison, Result
 from s2s_cli.evaluation.metrics import Metric
 
 if TYPE_CHECKING:
-    from s2s_cli.evaluation.analyze import Analysis, Difference, Piece
+    from s2s_cli.evaluation.analyze import Analysis
+    from s2s_cli.evaluation.examples import Difference, Piece
 
 
 def scores(comparisons: list[Comparison], settings: ScoreSettings, analysis: "Analysis | None" = None) -> None:
@@ -31,7 +32,8 @@ def scores(comparisons: list[Comparison], settings: ScoreSettings, analysis: "An
     else:
         _table(*(_long if settings.confidence or settings.paired != "none" else _wide)(comparisons, settings))
         for c in comparisons:
-            print(f"{c.metric.name}|{c.results[0].score.signature}")
+            detail = c.results[0].score.detail if len(c.results) == 1 else ""
+            print(f"{c.metric.name}|{c.results[0].score.signature} {detail}".rstrip())
     if settings.paired != "none":
         print(f"p: probability of such a difference from {comparisons[0].results[0].system} by chance; * below 0.05")
     if analysis:

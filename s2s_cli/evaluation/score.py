@@ -48,15 +48,13 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
     paths = list(settings.input)
     if settings.baseline is not None:
         paths = [settings.baseline] + [path for path in paths if path != settings.baseline]
-    extra = [settings.src] if settings.src else []
-    for path in paths + settings.ref + extra:
-        if (paths + settings.ref + extra).count(path) > 1:
-            raise ConfigError(
-                f"{_name(path)} is named twice: an output, a reference and the source are different texts"
-            )
+    every = paths + settings.ref + ([settings.src] if settings.src else [])
+    for path in every:
+        if paths.count(path) > 1 or settings.ref.count(path) > 1 or (_name(path) == "stdin" and every.count(path) > 1):
+            raise ConfigError(f"{_name(path)} is named twice: name each text once")
     if settings.paired != "none" and len(paths) < 2:
         raise ConfigError("a paired test needs two systems: name both with -i, or one with --baseline")
-    texts = {path: list(read_lines(path)) for path in paths + settings.ref + extra}
+    texts = {path: list(read_lines(path)) for path in every}
     counts = {path: len(lines) for path, lines in texts.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{_name(path)} has {count:,}" for path, count in counts.items())

@@ -13,7 +13,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 class Reader(Protocol):
     """Takes both sides out of one line of a file that holds both. DataError names file and line."""
 
-    def __call__(self, raw: bytes, name: str, number: int) -> tuple[str, str]:
+    def __call__(self, line: str, name: str, number: int) -> tuple[str, str]:
         """Source and target text of a line."""
         ...
 
@@ -65,26 +65,34 @@ class Block(NamedTuple):
     source: int  # which of the sources
     offset: int  # lines of the sources before it
     first: int  # number of the block's first line in its file, from 1
+    size: int  # number of lines
     names: tuple[str, ...]  # of its files
-    rows: tuple[list[bytes], ...]  # one list for each file
+    raw: tuple[bytes, ...]  # the lines of each file
     reader: Reader | None
 
     @property
     def lines(self) -> range:
         """Line numbers in all sources together."""
-        first = self.offset + self.first
-        return range(first, first + len(self.rows[0]))
+        return range(self.offset + self.first, self.offset + self.first + self.size)
 
-    def texts(self) -> Iterator[tuple[str, str]]:
-        """Both sides of each line; DataError names the file and line of the first one that cannot be read."""
-        numbers = range(self.first, self.first + len(self.rows[0]))
-        if self.reader is not None:
-            for raw, number in zip(self.rows[0], numbers, strict=True):
-                yield self.reader(raw, self.names[0], number)
-            return
-        src_name, tgt_name = self.names
-        for src, tgt, number in zip(*self.rows, numbers, strict=True):
-            yield decode_line(src, src_name, number), decode_line(tgt, tgt_name, number)
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Both sides, line by line; DataError names the file and line of the first one that cannot be read."""
+        columns = [self._decode(name, raw) for name, raw in zip(self.names, self.raw, strict=True)]
+        if self.reader is None:
+            return columns[0], columns[1]
+        reader, name = self.reader, self.names[0]
+        pairs = [reader(line, name, number) for number, line in enumerate(columns[0], self.first)]
+        return [src for src, _ in pairs], [tgt for _, tgt in pairs]
+
+    def _decode(self, name: str, raw: bytes) -> list[str]:
+        """All lines at once, or one by one if that fails, to say which of them is at fault."""
+        try:
+            if self.first > 1 or not raw.startswith(BOM):
+                return raw.decode().removesuffix("\n").replace("\r\n", "\n").split("\n")
+        except UnicodeDecodeError:
+            pass
+        lines = raw.removesuffix(b"\n").split(b"\n")
+        return [decode_line(line, name, number) for number, line in enumerate(lines, self.first)]
 
 
 def blank(line: str) -> bool:
@@ -108,8 +116,7 @@ def read_lines(
 def read_pairs(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> Iterator[Pair]:
     """The pairs of several files joined in order; DataError if the two sides of one differ in their number of lines."""
     for block in read_blocks(paired(src_files, tgt_files)):
-        for line, (src, tgt) in zip(block.lines, block.texts(), strict=True):
-            yield Pair(line, src, tgt)
+        yield from map(Pair, block.lines, *block.texts())
 
 
 def paired(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> list[Source]:
@@ -126,23 +133,31 @@ def read_blocks(sources: Sequence[Source], size: int = 4096) -> Iterator[Block]:
     offset = 0
     for index, source in enumerate(sources):
         names = tuple(map(file_name, source.files))
-        streams = [raw_lines(file) for file in source.files]
         num_lines = 0
-        while True:
-            rows = tuple(list(islice(stream, size)) for stream in streams)
-            if len({len(side) for side in rows}) > 1:
-                counts = [
-                    num_lines + len(side) + sum(1 for _ in stream) for side, stream in zip(rows, streams, strict=True)
-                ]
-                raise DataError(
-                    f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}: "
-                    "line N of one side must belong to line N of the other"
-                )
-            if not rows[0]:
-                break
-            yield Block(index, offset, num_lines + 1, names, rows, source.reader)
-            num_lines += len(rows[0])
+        with ExitStack() as stack:
+            streams = [stack.enter_context(open_bytes(file)) for file in source.files]
+            while True:
+                rows = [_take(stream, size, file) for stream, file in zip(streams, source.files, strict=True)]
+                if len({len(side) for side in rows}) > 1:
+                    counts = [
+                        num_lines + len(side) + sum(1 for _ in stream)
+                        for side, stream in zip(rows, streams, strict=True)
+                    ]
+                    raise DataError(
+                        f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}: "
+                        "line N of one side must belong to line N of the other"
+                    )
+                if not rows[0]:
+                    break
+                raw = tuple(b"".join(side) for side in rows)
+                yield Block(index, offset, num_lines + 1, len(rows[0]), names, raw, source.reader)
+                num_lines += len(rows[0])
         offset += num_lines
+
+
+def _take(stream: BinaryIO, size: int, path: Path) -> list[bytes]:
+    with _read_errors(path):
+        return list(islice(stream, size))
 
 
 def decode_line(

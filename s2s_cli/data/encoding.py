@@ -4,14 +4,14 @@ Blocks go out and come back in order, a few at a time, so that memory does not g
 same for any number of processes. This room writes no files.
 """
 
-import hashlib
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from hashlib import blake2b
+from itertools import chain, compress, islice
 from typing import Any
 
 import numpy as np
@@ -58,44 +58,41 @@ class Encoder:
 
     def __call__(self, block: Block) -> Encoded:
         """Encode a block. DataError names the file and line of what cannot be read."""
-        texts = list(block.texts())
-        tag = self.tags[block.source] if self.tags else ""
-        src_texts, tgt_texts = [src for src, _ in texts], [tgt for _, tgt in texts]
-        src, src_cut = _encode(
-            self.vocabs.src, [f"{tag} {text}" for text in src_texts] if tag else src_texts, self.limits.src_truncate
-        )
+        src_texts, tgt_texts = block.texts()
+        if self.tags and self.tags[block.source]:
+            src_texts = [f"{self.tags[block.source]} {text}" for text in src_texts]
+        src, src_cut = _encode(self.vocabs.src, src_texts, self.limits.src_truncate)
         tgt, tgt_cut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
-        keep, account = self._filter(block, texts, src, tgt)
-        kept = list(zip(texts, keep.tolist(), strict=True))
-        src_words = sum(pair[0].count(" ") + 1 for pair, yes in kept if yes)
-        tgt_words = sum(pair[1].count(" ") + 1 for pair, yes in kept if yes)
-        hashes = np.zeros(0, np.uint64)
-        if self.limits.find:
-            hashes = np.frombuffer(b"".join(_hash(pair) for pair, yes in kept if yes), np.uint64)
-        src, tgt = src.select(keep), tgt.select(keep)
+        keep, account = self._filter(block, src_texts, tgt_texts, src, tgt)
+        if not keep.all():
+            src, tgt = src.select(keep), tgt.select(keep)
+            src_texts, tgt_texts = list(compress(src_texts, keep)), list(compress(tgt_texts, keep))
         account.kept, account.src_tokens, account.tgt_tokens = len(src.lengths), len(src.ids), len(tgt.ids)
-        account.src = _side(self.vocabs.src, src, src_words, int((src_cut & keep).sum()))
-        account.tgt = _side(self.vocabs.tgt, tgt, tgt_words, int((tgt_cut & keep).sum()))
+        account.src = _side(self.vocabs.src, src, src_texts, int((src_cut & keep).sum()))
+        account.tgt = _side(self.vocabs.tgt, tgt, tgt_texts, int((tgt_cut & keep).sum()))
         account.ratios = count_ratios(src.lengths, tgt.lengths)
+        hashes = _hashes(src_texts, tgt_texts) if self.limits.find else np.zeros(0, np.uint64)
         return Encoded(src, tgt, np.array(block.lines, np.int64)[keep], hashes, account)
 
-    def _filter(self, block: Block, texts: list[tuple[str, str]], src: Rows, tgt: Rows) -> tuple[Mask, Account]:
+    def _filter(
+        self, block: Block, src_texts: list[str], tgt_texts: list[str], src: Rows, tgt: Rows
+    ) -> tuple[Mask, Account]:
         """Which pairs to keep, and what was found on the way."""
-        account = Account(pairs=len(texts))
-        keep = np.ones(len(texts), np.bool_)
-        sources = Encodings([pair[0] for pair in texts], src.lengths, _count_unknown(src, self.vocabs.src.unk))
-        targets = Encodings([pair[1] for pair in texts], tgt.lengths, _count_unknown(tgt, self.vocabs.tgt.unk))
+        account = Account(pairs=block.size)
+        keep = np.ones(block.size, np.bool_)
+        sources = Encodings(src_texts, src.lengths, _count_unknown(src, self.vocabs.src.unk))
+        targets = Encodings(tgt_texts, tgt.lengths, _count_unknown(tgt, self.vocabs.tgt.unk))
         kept_although: dict[str, Mask] = {}
         for name, mask, drop in marks(sources, targets, self.limits):
             if not mask.any():
                 continue
             if drop:
-                _count(account.drops, name, mask & keep, block, texts)
+                _count(account.drops, name, mask & keep, block, src_texts, tgt_texts)
                 keep &= ~mask
             else:
                 kept_although[name] = mask
         for name, mask in kept_although.items():
-            _count(account.found, name, mask & keep, block, texts)
+            _count(account.found, name, mask & keep, block, src_texts, tgt_texts)
         return keep, account
 
 
@@ -166,19 +163,25 @@ def _count_unknown(rows: Rows, unk: int) -> Lengths | None:
     return (sums[ends] - sums[ends - rows.lengths]).astype(np.int32)
 
 
-def _side(vocab: Vocab, rows: Rows, num_words: int, num_cut: int) -> Side:
+def _side(vocab: Vocab, rows: Rows, texts: Sequence[str], num_cut: int) -> Side:
+    num_words = " ".join(texts).count(" ") + 1 if texts else 0
     num_bytes = int(vocab.is_byte[rows.ids].sum())
     return Side(num_words, int((rows.ids == vocab.unk).sum()), num_bytes, num_cut, count_lengths(rows.lengths))
 
 
-def _count(found: dict[str, Found], name: str, mask: Mask, block: Block, texts: Sequence[tuple[str, str]]) -> None:
+def _count(
+    found: dict[str, Found], name: str, mask: Mask, block: Block, src_texts: Sequence[str], tgt_texts: Sequence[str]
+) -> None:
     rows = np.flatnonzero(mask).tolist()
     if rows:
         lines = [block.lines[row] for row in rows[:FIRST_LINES]]
-        examples = [example(f"{block.names[0]}:{block.first + row}", *texts[row]) for row in rows[:EXAMPLES]]
+        examples = [
+            example(f"{block.names[0]}:{block.first + row}", src_texts[row], tgt_texts[row]) for row in rows[:EXAMPLES]
+        ]
         found.setdefault(name, Found()).add(Found(len(rows), lines, examples))
 
 
-def _hash(pair: Iterable[str]) -> bytes:
-    """64 bits that tell pairs of texts apart."""
-    return hashlib.blake2b("\n".join(pair).encode(), digest_size=8).digest()
+def _hashes(src_texts: Sequence[str], tgt_texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """64 bits for each pair of texts, which tell it from others."""
+    pairs = map("{}\n{}".format, src_texts, tgt_texts)
+    return np.frombuffer(b"".join([blake2b(pair.encode(), digest_size=8).digest() for pair in pairs]), np.uint64)

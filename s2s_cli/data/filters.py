@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import eq
 
 import numpy as np
 import numpy.typing as npt
@@ -70,10 +71,9 @@ class Encodings:
 
 def marks(src: Encodings, tgt: Encodings, limits: Limits) -> Iterator[tuple[str, Mask, bool]]:
     """Name, mask and whether to drop, filter by filter."""
-    pairs = list(zip(src.texts, tgt.texts, strict=True))
-    yield "blank", _mask(blank(s) or blank(t) for s, t in pairs), True
+    yield "blank", _mask(map(blank, src.texts)) | _mask(map(blank, tgt.texts)), True
     if limits.find:
-        yield "identical", _mask(s == t for s, t in pairs), limits.drop_identical
+        yield "identical", _mask(map(eq, src.texts, tgt.texts)), limits.drop_identical
     if limits.held_out:
         yield "leak", _mask(s.strip() in limits.held_out for s in src.texts), limits.drop_leaks
     for side, scripts in ((src, limits.src_script), (tgt, limits.tgt_script)):

@@ -1,13 +1,12 @@
 """Files that hold both sides of a pair in one line: what a new format needs is one reader like these.
 
-A reader is a value that takes a raw line, the file's name and the line's number, and returns source and target text, or
+A reader is a value that takes a line, the file's name and the line's number, and returns source and target text, or
 raises DataError with file and line. An empty line is a pair with two blank sides.
 """
 
 import json
 from dataclasses import dataclass
 
-from s2s_cli.data.corpus import decode_line
 from s2s_cli.errors import DataError
 
 
@@ -18,11 +17,11 @@ class Columns:
     src: int
     tgt: int
 
-    def __call__(self, raw: bytes, name: str, number: int) -> tuple[str, str]:
+    def __call__(self, line: str, name: str, number: int) -> tuple[str, str]:
         """The two columns of a line."""
-        if not raw:
+        if not line:
             return "", ""
-        cells = decode_line(raw, name, number).split("\t")
+        cells = line.split("\t")
         if len(cells) < max(self.src, self.tgt):
             raise DataError(f"{name}:{number}: {len(cells)} columns, but column {max(self.src, self.tgt)} is asked for")
         return cells[self.src - 1], cells[self.tgt - 1]
@@ -35,12 +34,12 @@ class Fields:
     src: str
     tgt: str
 
-    def __call__(self, raw: bytes, name: str, number: int) -> tuple[str, str]:
+    def __call__(self, line: str, name: str, number: int) -> tuple[str, str]:
         """The two fields of a line."""
-        if not raw:
+        if not line:
             return "", ""
         try:
-            item = json.loads(decode_line(raw, name, number))
+            item = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name}:{number}: not JSON ({error})") from None
         if not isinstance(item, dict):

@@ -171,11 +171,11 @@ def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]
 
 def _lines(sources: list[Source], side: Literal["src", "tgt", "both"]) -> Iterator[str]:
     for block in _progress(read_blocks(sources), "vocabulary"):
-        for src, tgt in block.texts():
-            if side != "tgt":
-                yield src
-            if side != "src":
-                yield tgt
+        src, tgt = block.texts()
+        if side != "tgt":
+            yield from src
+        if side != "src":
+            yield from tgt
 
 
 def _sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
@@ -198,13 +198,14 @@ def _write_valid(sources: list[Source], vocabs: Vocabs, tags: list[str], folder:
     blocks = list(read_blocks(sources))
     if not blocks:
         raise DataError(f"{sources[0].name}: the validation text is empty")
-    texts = [
-        (f"{tags[block.source]} {src}".lstrip(" ") if tags[block.source] else src, tgt)
-        for block in blocks
-        for src, tgt in block.texts()
-    ]
-    write_text(folder / VALID_SRC, (src for src, _ in texts))
-    write_text(folder / VALID_TGT, (tgt for _, tgt in texts))
+    src_texts, tgt_texts = [], []
+    for block in blocks:
+        src, tgt = block.texts()
+        tag = tags[block.source]
+        src_texts += [f"{tag} {text}" for text in src] if tag else src
+        tgt_texts += tgt
+    write_text(folder / VALID_SRC, src_texts)
+    write_text(folder / VALID_TGT, tgt_texts)
     account = Account()
     with PairWriter(folder / "valid", vocabs) as writer:
         for encoded in map(Encoder(vocabs, Limits(), tags), blocks):
@@ -221,7 +222,7 @@ def _write_train(
 
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         for block in _progress(blocks, "encoding"):
-            num_lines[block.source] += len(block.lines)
+            num_lines[block.source] += block.size
             yield block
 
     drop = encoder.limits.drop_duplicates
@@ -336,7 +337,7 @@ def _progress(blocks: Iterator[Block], what: str) -> Iterator[Block]:
     with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         for block in blocks:
             yield block
-            bar.update(len(block.lines))
+            bar.update(block.size)
 
 
 # where it is written

@@ -77,11 +77,20 @@ class Vocab:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Piece ids of each line, without bos and eos. One thread: callers that want more use processes."""
+        if not lines:
+            return []
         if not self.tags:
-            return self._model.encode([_escape(self.rules.apply(line)) for line in lines], num_threads=1)
-        heads, rests = zip(*map(self._split_tags, lines), strict=True) if lines else ((), ())
-        encoded = self._model.encode([_escape(self.rules.apply(rest)) for rest in rests], num_threads=1)
+            return self._model.encode(self._prepare(lines), num_threads=1)
+        heads, rests = zip(*map(self._split_tags, lines), strict=True)
+        encoded = self._model.encode(self._prepare(rests), num_threads=1)
         return [head + ids for head, ids in zip(heads, encoded, strict=True)]
+
+    def _prepare(self, lines: Sequence[str]) -> list[str]:
+        """Apply the text rules and escapes: to all lines as one text, which is many times faster."""
+        together = _escape(self.rules.apply("\n".join(lines))).split("\n")
+        if len(together) == len(lines):
+            return together
+        return [_escape(self.rules.apply(line)) for line in lines]  # some line holds a line feed
 
     def resample(self, ids: Sequence[int], rate: float, seed: int) -> list[int]:
         """Another split of encoded text into pieces, by BPE-dropout or unigram sampling: a function of the arguments."""

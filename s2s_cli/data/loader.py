@@ -6,7 +6,7 @@ position is two integers, so that a resumed stream goes on where it stopped. Thi
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from s2s_cli.data.batching import plan_epoch, plan_in_order
 from s2s_cli.data.dataset import PairStore
+from s2s_cli.data.noise import Noise
+from s2s_cli.data.shards import IntArray
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import DataError
 
@@ -39,26 +41,38 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
-def collate(store: PairStore, indices: Sequence[int] | npt.NDArray[np.integer], vocabs: Vocabs) -> Batch:
-    """The pairs at `indices` as one batch."""
-    src_len, tgt_len = store.src_len[indices] + 1, store.tgt_len[indices] + 1
-    src = np.full((len(indices), int(src_len.max())), vocabs.src.pad, np.int64)
-    tgt_out = np.full((len(indices), int(tgt_len.max())), vocabs.tgt.pad, np.int64)
+def collate(
+    store: PairStore, indices: npt.NDArray[np.integer], vocabs: Vocabs, noise: Noise | None = None, epoch: int = 0
+) -> Batch:
+    """The pairs at `indices` as one batch, with the noise of an epoch if there is any."""
+    lines = np.asarray(store.lines[indices])
+    srcs: list[IntArray] = [store.src(i) for i in indices]
+    tgts: list[IntArray] = [store.tgt(i) for i in indices]
+    reads = tgts
+    if noise is not None:
+        noisy = (
+            noise(src.tolist(), tgt.tolist(), epoch, int(n)) for src, tgt, n in zip(srcs, tgts, lines, strict=True)
+        )
+        srcs, reads, tgts = map(list, zip(*noisy, strict=True))
+    src_len, tgt_len = (np.fromiter(map(len, rows), np.int64, len(rows)) + 1 for rows in (srcs, tgts))
+    src = np.full((len(srcs), src_len.max()), vocabs.src.pad, np.int64)
+    tgt_out = np.full((len(tgts), tgt_len.max()), vocabs.tgt.pad, np.int64)
     tgt_in = tgt_out.copy()
     tgt_in[:, 0] = vocabs.tgt.bos
-    for row, i in enumerate(indices):
+    for row in range(len(indices)):
         num_src, num_tgt = src_len[row] - 1, tgt_len[row] - 1
-        src[row, :num_src] = store.src(i)
+        src[row, :num_src] = srcs[row]
         src[row, num_src] = vocabs.src.eos
-        tgt_out[row, :num_tgt] = tgt_in[row, 1 : num_tgt + 1] = store.tgt(i)
+        tgt_in[row, 1 : num_tgt + 1] = reads[row]
+        tgt_out[row, :num_tgt] = tgts[row]
         tgt_out[row, num_tgt] = vocabs.tgt.eos
     return Batch(
         torch.from_numpy(src),
-        torch.from_numpy(src_len.astype(np.int64)),
+        torch.from_numpy(src_len),
         torch.from_numpy(tgt_in),
         torch.from_numpy(tgt_out),
-        torch.from_numpy(tgt_len.astype(np.int64)),
-        np.asarray(store.lines[indices]),
+        torch.from_numpy(tgt_len),
+        lines,
         int(tgt_len.sum()),
     )
 
@@ -81,7 +95,7 @@ class TrainStream:
 
     With `world` ranks, rank r gets batch r of each group of `world` batches. Where an epoch's batches do not fill the
     last group, it is filled up from the epoch's first batches: every rank has equally many, every pair is seen once, or
-    twice where it filled up.
+    twice where it filled up. With `noise`, which makes some pairs longer, a batch may pass its budget by as much.
     """
 
     def __init__(
@@ -93,13 +107,14 @@ class TrainStream:
         rank: int = 0,
         world: int = 1,
         position: tuple[int, int] = (0, 0),
+        noise: Noise | None = None,
     ) -> None:
         if not len(store):
             raise DataError("the training set is empty")
         self._store, self._vocabs, self._batch_tokens, self._seed = store, vocabs, batch_tokens, seed
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._noise = rank, world, noise
         self._position = Position(*position)
-        self._plan: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
+        self._plans: dict[int, list[npt.NDArray[np.int64]]] = {}
         self._lock = threading.Lock()
         self._loader: _Loader | None = None
 
@@ -132,13 +147,11 @@ class TrainStream:
 
     def _batches(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         with self._lock:
-            if self._plan[0] != epoch:
+            if epoch not in self._plans:
                 store = self._store
-                self._plan = (
-                    epoch,
-                    plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch, store.repeats),
-                )
-            return self._plan[1]
+                plan = plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch, store.repeats)
+                self._plans = {e: p for e, p in self._plans.items() if e == epoch - 1} | {epoch: plan}
+            return self._plans[epoch]
 
     def _load(self, position: Position) -> Iterator[tuple[Position, Batch]]:
         """Batches from a position on, each with the position after it."""
@@ -150,7 +163,7 @@ class TrainStream:
                 batch = batches[(index * self._world + self._rank) % len(batches)]
                 index += 1
                 after = Position(epoch, index) if index < last else Position(epoch + 1, 0)
-                yield after, collate(self._store, batch, self._vocabs)
+                yield after, collate(self._store, batch, self._vocabs, self._noise, epoch)
             epoch, index = epoch + 1, 0
 
 

@@ -138,7 +138,7 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
         names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
     default = info.get_default(call_default_factory=True)
     shown = ", ".join(map(str, default)) if isinstance(default, list) else default
-    note = "" if default is None or section == "model" else f" [{str(shown).lower() if kind is bool else shown}]"
+    note = "" if default is None or section == "model" else f" (default {str(shown).lower() if kind is bool else shown})"
     option = typer.Option(
         *names,
         help=f"{info.description}{note}",
@@ -174,7 +174,7 @@ def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Ca
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                Path | None, typer.Option("--config", "-c", help="Settings file. [s2s.yaml, if there]")
+                Path | None, typer.Option("--config", "-c", help="Settings file (default s2s.yaml, if there).")
             ],
         ),
     ]

@@ -1,0 +1,72 @@
+"""Small corpora that the tests of this room make for themselves."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s2s_cli.config import PreprocessSettings
+
+WORDS = [
+    "the",
+    "a",
+    "dog",
+    "cat",
+    "sees",
+    "hears",
+    "house",
+    "tree",
+    "green",
+    "small",
+    "old",
+    "runs",
+    "sleeps",
+    "and",
+    "but",
+    "über",
+    "Straße",
+    "naïve",
+    "犬",
+    "🙂",
+]
+
+
+def sentences(num: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(num)]
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_bytes("".join(line + "\n" for line in lines).encode())
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., PreprocessSettings]:
+    """Settings for a parallel corpus written to the test's folder; text and settings may be given."""
+
+    def make(
+        src: list[str] | None = None,
+        tgt: list[str] | None = None,
+        valid_src: list[str] | None = None,
+        valid_tgt: list[str] | None = None,
+        **settings: object,
+    ) -> PreprocessSettings:
+        src = sentences(300, 1) if src is None else src
+        tgt = sentences(len(src), 2) if tgt is None else tgt
+        valid_src = ["the dog sees the cat", "a house"] if valid_src is None else valid_src
+        valid_tgt = ["the cat sees the dog", "a tree"] if valid_tgt is None else valid_tgt
+        defaults = {
+            "train_src": [write(tmp_path / "train.src", src)],
+            "train_tgt": [write(tmp_path / "train.tgt", tgt)],
+            "valid_src": [write(tmp_path / "valid.src", valid_src)],
+            "valid_tgt": [write(tmp_path / "valid.tgt", valid_tgt)],
+            "out": tmp_path / "data-bin",
+            "vocab_size": 400,
+            "max_ratio": 100.0,
+            "workers": 1,
+        }
+        return PreprocessSettings(**{**defaults, **settings})
+
+    return make

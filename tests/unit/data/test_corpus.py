@@ -1,0 +1,198 @@
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2s_cli.data.corpus import Pair, blank, paired, read_blocks, read_lines, read_pairs
+from s2s_cli.data.dataset import read_text, write_text
+from s2s_cli.data.formats import Columns, Fields
+from s2s_cli.errors import DataError
+
+LINE = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
+ODD = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\rj\0k\u00a0l"
+
+
+def lines_of(content: bytes, folder: Path, **how: object) -> list[str]:
+    path = folder / "text"
+    path.write_bytes(content)
+    return list(read_lines(path, **how))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@given(st.lists(LINE))
+def test_a_line_ends_at_line_feed_only(folder: Path, lines: list[str]) -> None:
+    content = "".join(line + "\n" for line in lines).encode()
+    if content.startswith(b"\xef\xbb\xbf"):
+        return
+    assert lines_of(content, folder) == [line.removesuffix("\r") for line in lines]
+
+
+def test_every_other_separator_is_content(tmp_path: Path) -> None:
+    assert lines_of((ODD + "\n" + ODD).encode(), tmp_path) == [ODD, ODD]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a", ["a"]),
+        (b"a\n\n", ["a", ""]),
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"a\r\r\n", ["a\r"]),
+        (b"a\r", ["a\r"]),
+    ],
+)
+def test_line_ends(tmp_path: Path, content: bytes, lines: list[str]) -> None:
+    assert lines_of(content, tmp_path) == lines
+    write_text(tmp_path / "again", lines)
+    assert read_text(tmp_path / "again") == lines
+
+
+@given(st.binary())
+def test_any_bytes_give_as_many_lines_as_line_feeds_say(folder: Path, content: bytes) -> None:
+    if content.startswith((b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")):
+        return
+    expected = content.count(b"\n") + bool(content and not content.endswith(b"\n"))
+    replaced: list[int] = []
+    lines = lines_of(content, folder, invalid="replace", replaced=replaced)
+    assert len(lines) == expected
+    assert not any("\n" in line for line in lines)
+    for number, (line, raw) in enumerate(zip(lines, content.split(b"\n"), strict=False), 1):
+        if number not in replaced:
+            assert line.encode() in (raw, raw.removesuffix(b"\r"))
+
+
+COMPRESSORS = {
+    "plain": lambda data: data,
+    "gz": gzip.compress,
+    "gz, two members": lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:]),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("how", COMPRESSORS)
+def test_compression_is_recognised_by_content(tmp_path: Path, how: str) -> None:
+    text = [f"line {i} ä" for i in range(3000)]
+    content = COMPRESSORS[how]("".join(line + "\n" for line in text).encode())
+    assert lines_of(content, tmp_path) == text
+    if how != "plain":
+        with pytest.raises(DataError, match=r"text: the compressed file (ends too early|is corrupt)"):
+            lines_of(content[:-20], tmp_path)
+
+
+def test_zstd(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    content = zstandard.compress(b"a\nb\n") + zstandard.compress(b"c\n")
+    assert lines_of(content, tmp_path) == ["a", "b", "c"]
+    with pytest.raises(DataError, match="compressed file"):
+        lines_of(content[:-5], tmp_path)
+
+
+def test_damage_inside_a_compressed_file_is_an_error(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(b"some text\n" * 500))
+    content[20:24] = b"\0\0\0\0"
+    with pytest.raises(DataError, match="text: the compressed file"):
+        lines_of(bytes(content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"good\nbad \xff\n", "text:2: byte 0xFF at byte 5 of the line is not UTF-8"),
+        (b"cut \xc3", "text:1: byte 0xC3"),
+        (b"\xed\xa0\x80\n", "text:1: byte 0xED"),
+        (b"\xef\xbb\xbfa\n", "text:1: the file begins with a byte order mark"),
+        ("a\n".encode("utf-16"), "text: looks like UTF-16"),
+    ],
+)
+def test_what_is_not_utf8_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        lines_of(content, tmp_path)
+    other = tmp_path / "other"
+    other.write_bytes(b"x\n" * len(content.removesuffix(b"\n").split(b"\n")))
+    with pytest.raises(DataError, match=message):
+        list(read_pairs([tmp_path / "text"], [other]))
+
+
+def test_a_byte_order_mark_inside_is_content(tmp_path: Path) -> None:
+    assert lines_of("a\n\ufeffb\n".encode(), tmp_path) == ["a", "\ufeffb"]
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a directory, where"):
+        list(read_lines(tmp_path))
+    with pytest.raises(DataError, match="missing: no such file"):
+        list(read_lines(tmp_path / "missing"))
+
+
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(gzip.compress(b"a\nb")))))
+    assert list(read_lines("-")) == ["a", "b"]
+
+
+@given(st.lists(st.tuples(LINE, LINE), max_size=20), st.integers(1, 8))
+def test_blocks_of_any_size_hold_the_pairs(folder: Path, pairs: list[tuple[str, str]], size: int) -> None:
+    src, tgt = folder / "src", folder / "tgt"
+    write_text(src, (f"_{s}" for s, _ in pairs))
+    write_text(tgt, (f"_{t}" for _, t in pairs))
+    blocks = list(read_blocks(paired([src, src], [tgt, tgt]), size))
+    assert all(block.size <= size for block in blocks)
+    found = [Pair(*item) for block in blocks for item in zip(block.lines, *block.texts(), strict=True)]
+    assert found == list(read_pairs([src, src], [tgt, tgt]))
+    assert [(p.src[1:], p.tgt[1:]) for p in found] == pairs * 2
+    assert [p.line for p in found] == list(range(1, 2 * len(pairs) + 1))
+
+
+def test_sides_of_different_length_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "src").write_bytes(b"a\n" * 10_000)
+    (tmp_path / "tgt").write_bytes(b"a\n" * 9_999)
+    with pytest.raises(DataError, match=r"src has 10,000 lines but .*tgt has 9,999"):
+        list(read_pairs([tmp_path / "src"], [tmp_path / "tgt"]))
+    with pytest.raises(DataError, match="2 source and 1 target files"):
+        list(read_pairs([tmp_path / "src"] * 2, [tmp_path / "tgt"]))
+
+
+def test_columns() -> None:
+    assert Columns(1, 3)("a\tb\tc\td", "f", 1) == ("a", "c")
+    assert Columns(2, 1)("", "f", 1) == ("", "")
+    with pytest.raises(DataError, match="f:7: 2 columns, but column 3"):
+        Columns(1, 3)("a\tb", "f", 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"a": "x"', "f:7: not JSON"),
+        ('["a"]', "f:7: not a JSON object"),
+        ('{"a": "x"}', "f:7: no field b; there are: a"),
+        ('{"a": "x", "b": 1}', "f:7: field b is no text"),
+        ('{"a": "x", "b": "\\ud800"}', "f:7: field b holds half"),
+        ("[" * 100_000, "f:7: not JSON"),
+    ],
+)
+def test_json_that_is_no_pair_is_named(line: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Fields("a", "b")(line, "f", 7)
+
+
+def test_fields_are_lines() -> None:
+    assert Fields("a", "b")('{"a": "x\\r\\ny\\nz\\r", "b": "", "c": 1}', "f", 1) == ("x y z\r", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_blank"), [("", True), (" \t\u3000\u2028", True), ("\0", False), ("\u200b", False)]
+)
+def test_blank(text: str, is_blank: bool) -> None:
+    assert blank(text) is is_blank

@@ -5,6 +5,7 @@ that turns errors into exit codes, and no torch is imported before a command nee
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,8 @@ def _train(values: configio.Values) -> None:
 
     name = values.get("train", "preset")
     if name == "auto":
-        manifest = read_manifest(Path(values.get("train", "data")))
-        family = values.data.get("model", {}).get("family", "transformer")
-        name = configio.preset_for(manifest["train"]["kept"], family)
+        manifest = read_manifest(Path(str(values.get("train", "data"))))
+        name = configio.preset_for(manifest["train"]["kept"], values.family)
         values.put("train", "preset", name, "chosen by corpus size")
     config = configio.build(configio.with_preset(values, name))
     from s2s_cli.training.train import train
@@ -132,13 +132,15 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
 
 def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     kind, metavar = _kind(info.annotation)
-    flag = "--" + name.replace("_", "-")
+    flag = configio.flag_of(name, info)
     names = [m.short for m in info.metadata if isinstance(m, Flag)]
-    if not any(given.startswith("--") for given in names):
+    if flag not in names:
         names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
     default = info.get_default(call_default_factory=True)
     shown = ", ".join(map(str, default)) if isinstance(default, list) else default
-    note = "" if default is None or section == "model" else f" (default {str(shown).lower() if kind is bool else shown})"
+    note = (
+        "" if default is None or section == "model" else f" (default {str(shown).lower() if kind is bool else shown})"
+    )
     option = typer.Option(
         *names,
         help=f"{info.description}{note}",
@@ -184,11 +186,39 @@ def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Ca
         for name, value in given.items():
             section, _, key = name.partition("__")
             flags.setdefault(section, {})[key] = value or None if isinstance(value, list) else value
-        verb(configio.gather(flags, set_ or [], config))
+        code = _exit_code(lambda: verb(configio.gather(flags, set_ or [], config)))
+        if code:
+            raise typer.Exit(code)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _exit_code(work: Callable[[], None]) -> int:
+    """Do the work of a command: 0 done, 2 the user's mistake or the machine's state, 128 + n after signal n.
+
+    What is left, a fault of ours, passes through with its traceback, and ends the process with 1.
+    """
+    try:
+        work()
+        sys.stdout.flush()
+    except S2SError as error:
+        return _tell(error, 2)
+    except Interrupted as stop:
+        return _tell(stop, 128 + stop.signum)
+    except KeyboardInterrupt:
+        return _tell("interrupted", 130)
+    except BrokenPipeError:  # who read our output has enough; Python would flush it once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        return _tell(f"{error.filename or 'reading or writing'}: {error.strerror or error}", 2)
+    return 0
+
+
+def _tell(message: object, code: int) -> int:
+    print(f"s2s: {message}", file=sys.stderr)
+    return code
 
 
 def _version(wanted: bool) -> None:
@@ -221,20 +251,8 @@ def app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; exit code 0 done, 2 the user's mistake, 1 a fault of ours, 128 + n after signal n."""
-    try:
-        app()()
-    except S2SError as error:
-        print(f"s2s: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        print(f"s2s: {stop}", file=sys.stderr)
-        sys.exit(128 + stop.signum)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # who read our output has enough
-        sys.stderr.close()
-        sys.exit(0)
+    """Run the command line; typer shows help and refuses unknown flags, `_exit_code` settles the rest."""
+    app()()
 
 
 if __name__ == "__main__":

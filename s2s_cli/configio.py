@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from s2s_cli.config import Config, RnnSettings, TransformerSettings
+from s2s_cli.config import Config, Flag, RnnSettings, TransformerSettings
 from s2s_cli.errors import ConfigError
 
 FILE = Path("s2s.yaml")
@@ -37,6 +37,11 @@ class Values:
         """The value so far, else the default of the field."""
         default = getattr(Config.model_fields[section].default, key)
         return self.data.get(section, {}).get(key, default)
+
+    @property
+    def family(self) -> str:
+        """The model family that was asked for."""
+        return str(self.data.get("model", {}).get("family", "transformer"))
 
     def over(self, lower: "Values") -> "Values":
         """Both, these values winning."""
@@ -62,7 +67,7 @@ def gather(flags: dict[str, dict[str, Any]], sets: Iterable[str], config: Path |
     for section, given in flags.items():
         for key, value in given.items():
             if value is not None:
-                values.put(section, key, value, "--" + key.replace("_", "-"))
+                values.put(section, key, value, flag_of(key, fields_of(section)[key]))
     return values
 
 
@@ -74,30 +79,34 @@ def read_file(path: Path) -> Values:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{path} cannot be read: {reason}") from None
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        return _sections(yaml.SafeLoader(text), path)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where} is no YAML: {getattr(error, 'problem', error)}") from None
-    values = Values()
+
+
+def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
+    values, tree = Values(), loader.get_single_node()
     if tree is None:
         return values
     if not isinstance(tree, yaml.MappingNode):
         raise ConfigError(f"{path}:1 should hold sections, such as `train:`, with settings below them")
+    sections = set()
     for section_node, body in tree.value:
-        section, line = section_node.value, section_node.start_mark.line + 1
-        if section in values.data:
-            raise ConfigError(f"{path}:{line}: section {section} stands here a second time")
-        if data[section] is None:
+        section, where = str(section_node.value), f"{path}:{section_node.start_mark.line + 1}"
+        if section in sections:
+            raise ConfigError(f"{where}: section {section} stands here a second time")
+        sections.add(section)
+        if body.tag == "tag:yaml.org,2002:null":
             continue
         if not isinstance(body, yaml.MappingNode):
-            raise ConfigError(f"{path}:{line}: {section} should be a section with settings below it{_hint(section)}")
-        for key_node, _ in body.value:
-            key, where = key_node.value, f"{path}:{key_node.start_mark.line + 1}"
+            raise ConfigError(f"{where}: {section} should be a section with settings below it{_hint(section)}")
+        for key_node, value in body.value:
+            key, where = str(key_node.value), f"{path}:{key_node.start_mark.line + 1}"
             if f"{section}.{key}" in values.origin:
                 raise ConfigError(f"{where}: {section}.{key} stands here a second time")
-            values.put(section, key, data[section][key], where)
+            values.put(section, key, loader.construct_object(value, deep=True), where)
     return values
 
 
@@ -108,6 +117,7 @@ def presets() -> list[str]:
 
 def with_preset(values: Values, name: str) -> Values:
     """`values` over those of a preset. Settings of another model family than the preset's are refused by `build`."""
+    name = str(name)
     if name not in presets():
         raise ConfigError(f"there is no preset {name}{_nearest(name, presets())}; there are {', '.join(presets())}")
     lower = Values()
@@ -128,22 +138,24 @@ def preset_for(num_pairs: int, family: str) -> str:
 def build(values: Values) -> Config:
     """Typed settings, or one ConfigError that names every fault."""
     data = {section: dict(settings) for section, settings in values.data.items()}
-    family = data.get("model", {}).get("family", "transformer")
     if "model" in data:
-        data["model"]["family"] = family
+        data["model"]["family"] = values.family
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(item, values, str(family)) for item in error.errors()]
+        faults = [_fault(item, values) for item in error.errors()]
         raise ConfigError("\n".join(faults)) from None
 
 
-def _fault(item: Any, values: Values, family: str) -> str:
+def _fault(item: Any, values: Values) -> str:
     path = [str(part) for part in item["loc"]]
     if len(path) > 1 and path[0] == "model" and path[1] in _FAMILIES:
         del path[1]  # pydantic names the branch of the union
+    if item["type"] == "union_tag_invalid":
+        path.append("family")
     key = ".".join(path[:2])
-    origin = values.origin.get(key)
+    origins = (where for name, where in values.origin.items() if name == key or name.startswith(f"{key}."))
+    origin, family = next(origins, None), values.family
     where = f" ({origin})" if origin else ""
     if item["type"] == "extra_forbidden":
         if len(path) == 1:
@@ -176,6 +188,12 @@ def _parse(text: str, where: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{where}: the value is no YAML") from None
+
+
+def flag_of(name: str, info: Any) -> str:
+    """The long flag of a field: its name, but where the field says otherwise."""
+    own = [m.short for m in info.metadata if isinstance(m, Flag) and m.short.startswith("--")]
+    return own[0] if own else "--" + name.replace("_", "-")
 
 
 def fields_of(section: str) -> dict[str, Any]:

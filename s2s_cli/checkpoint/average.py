@@ -3,13 +3,13 @@
 Tensors are read one at a time, so that the peak of memory is about one model, however many are averaged.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, save_bundle
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, open_tensors, save_bundle
 from s2s_cli.config import AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
@@ -34,18 +34,16 @@ def _choose(settings: AverageSettings) -> list[Path]:
             raise ConfigError("--last and --best choose among the checkpoints of one run folder: name one run with -m")
         return [find_bundle(path) for path in settings.bundle]
     run = settings.bundle[0]
-    kept = sorted((run / "checkpoints").glob("step-*"))
+    kept = sorted(path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit())
     if not kept:
         raise BundleError(
             f"{run} is no run folder with checkpoints: name one with -m, or several bundles, each with -m"
         )
-    scored = [(path, open_bundle(path, trusted=True).origin) for path in kept]
-    scored = [
-        (path, origin) for path, origin in scored if "loss" in origin
-    ]  # one saved by a signal was never validated
+    origins = [(path, open_bundle(path, trusted=True).origin) for path in kept]
+    scored = [(path, origin) for path, origin in origins if "loss" in origin]  # one saved by a signal has no score
+    scored.sort(key=(lambda item: _rank(item[1])) if settings.best else (lambda item: (-item[1]["update"], 0)))
     chosen = [path for path, _ in scored]
     wanted = settings.last or settings.best or len(chosen)
-    chosen = [path for path, _ in sorted(scored, key=lambda item: _rank(item[1]))] if settings.best else chosen[::-1]
     if wanted > len(chosen) or not chosen:
         raise ConfigError(
             f"{run} keeps {len(chosen)} validated checkpoints, {wanted} are wanted: "
@@ -76,14 +74,18 @@ def _check_alike(first: Bundle, other: Bundle) -> None:
 
 def _mean(bundles: list[Bundle]) -> dict[str, Tensor]:
     """The mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself."""
-    files = [safe_open(bundle.path / WEIGHTS, framework="pt") for bundle in bundles]
-    mean = {}
-    for name in files[0].keys():  # noqa: SIM118 - a safetensors file is no dict
-        total = files[0].get_tensor(name).double()
-        for file, bundle in zip(files[1:], bundles[1:], strict=True):
-            tensor = file.get_tensor(name)
-            if tensor.shape != total.shape:
-                raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
-            total += tensor.double()
-        mean[name] = (total / len(files)).to(torch.float32)
-    return mean
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_tensors(bundle.path / WEIGHTS)) for bundle in bundles]
+        for file, bundle in zip(files, bundles, strict=True):
+            if different := set(file.keys()) ^ set(files[0].keys()):
+                raise BundleError(f"{bundle.path} and {bundles[0].path} hold different tensors: {min(different)}")
+        mean = {}
+        for name in files[0].keys():  # noqa: SIM118 - a safetensors file is no dict
+            total = files[0].get_tensor(name).double()
+            for file, bundle in zip(files[1:], bundles[1:], strict=True):
+                tensor = file.get_tensor(name)
+                if tensor.shape != total.shape:
+                    raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
+                total += tensor.double()
+            mean[name] = (total / len(files)).to(torch.float32)
+        return mean

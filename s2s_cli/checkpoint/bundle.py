@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,27 +95,42 @@ def save_bundle(
 
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Make the folder `path` by `write`, all of it or nothing: written beside, synced, renamed."""
+    """Make the folder `path` by `write`, all of it or nothing: written beside, synced, renamed.
+
+    What stands at `path` gives way if it is a bundle or empty; S2SError for anything else, and for a disk that is full.
+    """
     beside = path.with_name(f".{path.name}.tmp")
-    if beside.exists():
-        shutil.rmtree(beside)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or not _may_go(path)):
+        raise S2SError(f"{path} is there already and is no bundle: choose another name, or move it away")
+    shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
         write(beside)
         for file in [*beside.rglob("*"), beside]:
             _sync(file)
-        if path.exists():
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            beside.rename(path)
-            shutil.rmtree(old)
-        else:
-            beside.rename(path)
+        gone = _step_aside(path) if path.exists() else None
+        beside.rename(path)
         _sync(path.parent)
-    except OSError as error:
+        if gone is not None:
+            shutil.rmtree(gone, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise S2SError(f"{path} could not be written: {error.strerror or error}") from error
+        raise S2SError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _may_go(path: Path) -> bool:
+    return (path / SUMS).is_file() or not any(path.iterdir())
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that its name never stands for a part of it, wherever the process dies."""
+    shutil.rmtree(_step_aside(path), ignore_errors=True)
+
+
+def _step_aside(path: Path) -> Path:
+    gone = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    return path.rename(gone)
 
 
 def open_bundle(path: Path, trusted: bool = False) -> Bundle:
@@ -129,7 +145,7 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
             "use the s2s that wrote it, or a newer one"
         )
     if not trusted:
-        check_sums(path)
+        check_sums(path, covers=("config.json", WEIGHTS))
     try:
         model = TypeAdapter(ModelSettings).validate_python(config.get("model"))
         search = SearchSettings.model_validate(config.get("search"))
@@ -165,20 +181,27 @@ def load_weights(model: Seq2Seq, path: Path) -> None:
 
 def load_tensors(into: dict[str, Tensor], path: Path) -> None:
     """Copy a safetensors file into tensors of the same names, shapes and types; BundleError names the first that differs."""
+    with open_tensors(path) as file:
+        if different := into.keys() ^ set(file.keys()):
+            raise BundleError(
+                f"{path} and its settings disagree about these tensors: {', '.join(sorted(different)[:5])}"
+            )
+        for name, tensor in into.items():
+            there = file.get_tensor(name)
+            if there.shape != tensor.shape or there.dtype != tensor.dtype:
+                raise BundleError(
+                    f"{path}: {name} is {tuple(there.shape)} {there.dtype}, "
+                    f"its settings make it {tuple(tensor.shape)} {tensor.dtype}"
+                )
+            tensor.copy_(there)
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, mapped; whatever is wrong with it is a BundleError."""
     try:
         with safe_open(path, framework="pt") as file:
-            if missing := into.keys() ^ set(file.keys()):
-                raise BundleError(
-                    f"{path} and its settings disagree about these tensors: {', '.join(sorted(missing)[:5])}"
-                )
-            for name, tensor in into.items():
-                there = file.get_tensor(name)
-                if there.shape != tensor.shape or there.dtype != tensor.dtype:
-                    raise BundleError(
-                        f"{path}: {name} is {tuple(there.shape)} {there.dtype}, "
-                        f"its settings make it {tuple(tensor.shape)} {tensor.dtype}"
-                    )
-                tensor.copy_(there)
+            yield file
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path} is no whole safetensors file: {error}") from None
 
@@ -193,14 +216,16 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def check_sums(folder: Path) -> None:
-    """Raise BundleError unless every file named in SHA256SUMS is there and unaltered."""
+def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
+    """Raise BundleError unless every file named in SHA256SUMS, all of `covers` among them, is there and unaltered."""
     try:
         text = (folder / SUMS).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise BundleError(f"{folder} has no readable {SUMS}: it is not a whole bundle") from None
-    for line in text.splitlines():
-        digest, _, name = line.partition("  ")
+    sums = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
+    if missing := set(covers) - {name for _, _, name in sums}:
+        raise BundleError(f"{folder / SUMS} does not cover {min(missing)}: it is not a whole bundle")
+    for digest, _, name in sums:
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
             raise BundleError(f"{folder / SUMS} names a file outside its folder: {name}")
@@ -208,9 +233,6 @@ def check_sums(folder: Path) -> None:
             raise BundleError(f"{file} is missing: the bundle is torn")
         if _sha256(file) != digest:
             raise BundleError(f"{file} is torn or was altered: its checksum is not the one in {SUMS}")
-    for name in ("config.json", WEIGHTS) if not folder.name.startswith("training") else ():
-        if f"  {name}\n" not in text:
-            raise BundleError(f"{folder / SUMS} does not cover {name}: it is not a whole bundle")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A rule sees the log-probabilities of b sentences with K hypotheses each, [b, K, V], and changes them in place.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,5 +72,5 @@ class Ensemble:
         outs = [model.step(tokens, part, past) for model, part, past in parts]
         if len(outs) == 1:
             return StepOut(outs[0].logp, None, EnsembleState((outs[0].state,)))
-        mean = torch.stack([out.logp for out in outs]).logsumexp(dim=0) - torch.tensor(float(len(outs))).log()
-        return StepOut(mean, None, EnsembleState(tuple(out.state for out in outs)))
+        mean = torch.stack([out.logp for out in outs]).logsumexp(dim=0) - math.log(len(outs))
+        return StepOut(mean.clamp_(max=0.0), None, EnsembleState(tuple(out.state for out in outs)))

@@ -95,7 +95,8 @@ def beam_search(
         keep = [
             slot
             for slot, sentence in enumerate(alive)
-            if not _is_done(best_live[slot], finished[sentence], limits.max_len[sentence], num_best, settings)
+            if length < limits.max_len[sentence]
+            and not _is_done(best_live[slot], finished[sentence], limits.max_len[sentence], num_best, settings)
         ]
         rows = torch.arange(len(alive), device=device)[:, None] * beam + origin.gather(1, order)  # [b, K]
         tokens = piece.gather(1, order)

@@ -79,7 +79,15 @@ class Translator:
 
     def translate(self, lines: list[str]) -> list[str]:
         """One target line for each source line."""
-        return [self.text(hypotheses) for hypotheses in self.search_lines(lines)]
+        windows = self.search_windows(iter(lines), TranslateSettings().window)
+        return [self.text(hypotheses) for window in windows for hypotheses in window]
+
+    def search_windows(
+        self, lines: Iterator[str], size: int, num_best: int = 1, seen: Seen | None = None
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """`search_lines` over so many lines at a time: a stream of any length in bounded memory."""
+        while window := list(islice(lines, size)):
+            yield self.search_lines(window, num_best, seen)
 
     def text(self, hypotheses: list[Hypothesis]) -> str:
         """The best hypothesis as text; nothing for a blank line."""
@@ -91,13 +99,16 @@ class Translator:
         results: list[list[Hypothesis]] = [[] for _ in lines]
         full = [i for i, line in enumerate(lines) if not blank(line)]
         ids = dict(zip(full, self.vocabs.src.encode([lines[i] for i in full]), strict=True))
-        seen.cut += [seen.lines + i + 1 for i in full if len(ids[i]) > self.max_src_len]
+        first = seen.lines + 1
+        seen.cut += [first + i for i in full if len(ids[i]) > self.max_src_len]
         seen.blank += len(lines) - len(full)
         seen.lines += len(lines)
         todo = [i for i in full if ids[i]]
         for batch in self._batches(sorted(todo, key=lambda i: len(ids[i])), ids):
             found = self._search([ids[i][: self.max_src_len] for i in batch], num_best)
             for i, hypotheses in zip(batch, found, strict=True):
+                if not hypotheses:
+                    raise S2SError(f"the model gives line {first + i} no output of finite probability: it has diverged")
                 results[i] = hypotheses
         return results
 
@@ -157,8 +168,7 @@ def translate(settings: TranslateSettings, search: SearchSettings, runtime: Runt
 def _translations(translator: Translator, settings: TranslateSettings, seen: Seen) -> Iterator[list[list[Hypothesis]]]:
     replaced: list[int] = []
     lines = read_lines(settings.input, invalid="replace", replaced=replaced)
-    while window := list(islice(lines, settings.window)):
-        yield translator.search_lines(window, settings.nbest, seen)
+    yield from translator.search_windows(lines, settings.window, settings.nbest, seen)
     if replaced:
         tell(f"{len(replaced)} lines were not valid UTF-8, what is wrong in them became U+FFFD: {_some(replaced)}")
 
@@ -184,17 +194,25 @@ def _rows(translator: Translator, window: list[list[Hypothesis]], seen: Seen, fo
 
 @contextlib.contextmanager
 def _writer(path: Path) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that gets its name when it is whole."""
+    """Standard output, or a file that gets its name when it is whole; a device or pipe is written as it is."""
     if path == Path("-"):
         yield sys.stdout.buffer
         return
-    beside = path.with_name(path.name + ".part")
+    if path.is_dir():
+        raise S2SError(f"{path} is a folder: name a file with -o, or - for standard output")
+    special = path.exists() and not path.is_file()
+    beside = path if special else path.with_name(path.name + ".part")
     try:
         with open(beside, "wb") as file:
             yield file
-        os.replace(beside, path)
-    except OSError as error:
-        raise S2SError(f"{path} could not be written: {error.strerror or error}") from error
+        if not special:
+            os.replace(beside, path)
+    except BaseException as error:
+        if not special:
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise S2SError(f"{path} could not be written: {error.strerror or error}") from error
+        raise
 
 
 @contextlib.contextmanager

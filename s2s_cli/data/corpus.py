@@ -13,12 +13,12 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from s2s_cli.errors import DataError
 
@@ -218,13 +218,16 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
     if head.startswith(XZ):
         return cast(BinaryIO, io.BufferedReader(lzma.LZMAFile(file), 1 << 18))
     if head.startswith(ZSTD):
-        try:
-            zstandard = import_module("zstandard")
-        except ImportError:
-            raise DataError("compressed with zstd, which needs a package: pip install zstandard") from None
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(reader, 1 << 18))
+        return cast(BinaryIO, io.BufferedReader(_zstd().ZstdFile(file), 1 << 18))
     return file
+
+
+def _zstd() -> Any:
+    """Python's own module, from 3.14 on, or the package that brings it to older ones."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return import_module(name)
+    raise DataError("the file is compressed with zstd, which needs a package: pip install backports.zstd")
 
 
 @contextmanager
@@ -236,12 +239,18 @@ def _read_errors(path: Path | str) -> Iterator[None]:
         raise DataError(f"{path}: no such file") from None
     except EOFError:
         raise DataError(f"{file_name(path)}: the compressed file ends too early; copy or download it again") from None
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except _corrupt() as error:
         raise DataError(
             f"{file_name(path)}: the compressed file is corrupt ({error}); copy or download it again"
         ) from None
     except OSError as error:
         raise DataError(f"{file_name(path)}: cannot be read ({error.strerror or error})") from None
+
+
+def _corrupt() -> tuple[type[Exception], ...]:
+    """What decompressors raise for damaged files; that of zstd only if it was used."""
+    modules = (sys.modules.get(name) for name in ("compression.zstd", "backports.zstd"))
+    return gzip.BadGzipFile, zlib.error, lzma.LZMAError, *(module.ZstdError for module in modules if module)
 
 
 def _invalid_message(raw: bytes, name: str, number: int, error: UnicodeDecodeError) -> str:

@@ -93,11 +93,23 @@ def test_compression_is_recognised_by_content(tmp_path: Path, how: str) -> None:
 
 
 def test_zstd(tmp_path: Path) -> None:
-    zstandard = pytest.importorskip("zstandard")
-    content = zstandard.compress(b"a\nb\n") + zstandard.compress(b"c\n")
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    zstd = pytest.importorskip(name, reason="an extra")
+    content = zstd.compress(b"a\nb\n") + zstd.compress(b"c\n")
     assert lines_of(content, tmp_path) == ["a", "b", "c"]
     with pytest.raises(DataError, match="compressed file"):
         lines_of(content[:-5], tmp_path)
+    with pytest.raises(DataError, match="compressed file"):
+        lines_of(content + b"junk", tmp_path)
+
+
+def test_zstd_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("s2s_cli.data.corpus.import_module", none)
+    with pytest.raises(DataError, match=r"pip install backports\.zstd"):
+        lines_of(b"\x28\xb5\x2f\xfd", tmp_path)
 
 
 def test_damage_inside_a_compressed_file_is_an_error(tmp_path: Path) -> None:

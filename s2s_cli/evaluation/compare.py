@@ -33,6 +33,8 @@ class Result:
     score: Score
     interval: Interval | None = None
     p_value: float | None = None
+    significant: bool = False
+    """p below 0.05 and a score other than the baseline's; sacrebleu gives equal outputs the smallest p of all."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +96,7 @@ def _results(names: Sequence[str], metric: Metric, stats: list[np.ndarray], sett
         for k, difference in enumerate(differences[1:], 1):
             swapped = randomization_sums(stats[0], stats[k], resampling["ar"], settings.seed)
             p_values[k] = randomization_p(metric, *swapped, difference)
-    return [Result(*fields) for fields in zip(names, scores, intervals, p_values, strict=True)]
+    significant = [
+        p is not None and p < 0.05 and difference > 0 for p, difference in zip(p_values, differences, strict=True)
+    ]
+    return [Result(*fields) for fields in zip(names, scores, intervals, p_values, significant, strict=True)]

@@ -111,7 +111,7 @@ def _cells(c: Comparison, digits: int) -> list[str]:
 
 def _p(result: Result) -> str:
     assert result.p_value is not None
-    return f"{result.p_value:.4f}{'*' if result.p_value < 0.05 else ' '}"
+    return f"{result.p_value:.4f}{'*' if result.significant else ' '}"
 
 
 def _table(headers: list[str], rows: list[list[str]]) -> None:
@@ -150,7 +150,7 @@ def _json(comparisons: list[Comparison], settings: ScoreSettings) -> dict[str, A
             if result.interval:
                 entry["interval"] = asdict(result.interval)
             if result.p_value is not None:
-                entry["p_value"] = result.p_value
+                entry |= {"p_value": result.p_value, "significant": result.significant}
             described.append(entry)
         systems.append({"system": first.system, "scores": described})
     about: dict[str, Any] = {

@@ -13,6 +13,8 @@ from s2s_cli.data.shards import IntArray
 
 Indices = npt.NDArray[np.int64]
 
+BIAS = 1 << 17  # makes a difference of lengths a positive number of 18 bits
+
 
 class Repeat(NamedTuple):
     """How often an epoch holds the pairs from `start` to before `stop`."""
@@ -69,11 +71,15 @@ def plan_in_order(src_len: IntArray, tgt_len: IntArray, batch_tokens: int) -> li
 
 
 def length_order(src_len: IntArray, tgt_len: IntArray, rng: np.random.Generator | None) -> Indices:
-    """Indices sorted by target length, then source length (up and down by turns), then chance."""
-    tgt = tgt_len.astype(np.int64)
-    src = np.where(tgt % 2 == 0, src_len, (1 << 20) - 1 - np.minimum(src_len, (1 << 20) - 1)).astype(np.int64)
-    key = tgt << 41 | src << 21
-    key |= rng.integers(0, 1 << 21, len(key)) if rng is not None else 0
+    """Indices sorted by the longer side, which the budget counts; then by how much longer it is, from one side to the
+    other (up and down by turns, so that neighbours are alike across the seams); then by chance.
+    """
+    longer = np.maximum(src_len, tgt_len).astype(np.int64)
+    slant = np.clip(src_len.astype(np.int64) - tgt_len, 1 - BIAS, BIAS - 1)
+    slant[longer % 2 == 1] *= -1
+    key = longer << 38 | (slant + BIAS) << 20
+    if rng is not None:
+        key |= rng.integers(0, 1 << 20, len(key))
     return np.argsort(key, kind="stable")
 
 

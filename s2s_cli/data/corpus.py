@@ -86,12 +86,11 @@ class Block(NamedTuple):
 
     def _decode(self, name: str, raw: bytes) -> list[str]:
         """All lines at once, or one by one if that fails, to say which of them is at fault."""
-        try:
+        raw = raw.replace(b"\r\n", b"\n").removesuffix(b"\n")
+        with suppress(UnicodeDecodeError):
             if self.first > 1 or not raw.startswith(BOM):
-                return raw.decode().removesuffix("\n").replace("\r\n", "\n").split("\n")
-        except UnicodeDecodeError:
-            pass
-        lines = raw.removesuffix(b"\n").split(b"\n")
+                return raw.decode().split("\n")
+        lines = raw.split(b"\n")
         return [decode_line(line, name, number) for number, line in enumerate(lines, self.first)]
 
 

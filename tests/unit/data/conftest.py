@@ -4,9 +4,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from s2s_cli.config import PreprocessSettings
+
+hypothesis.settings.register_profile("s2s", deadline=None)  # machines are busy now and then
+hypothesis.settings.load_profile("s2s")
 
 WORDS = [
     "the",

@@ -1,0 +1,198 @@
+"""What holds for every model, whatever its options: the contract of `models/base.py`, tried over the grid."""
+
+import math
+
+import pytest
+import torch
+from grid import BOS, EOS, GRID, PAD, VOCAB, Case, batch_of, make, options, pad, sentences
+from torch import Tensor
+
+from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
+from s2s_cli.models.base import Seq2Seq
+from s2s_cli.search.logprobs import Ensemble
+from s2s_cli.search.strategies import Specials, beam_search, limits_for
+
+CLOSE = {"atol": 2e-5, "rtol": 1e-4}
+EACH = pytest.mark.parametrize("case", GRID, ids=lambda case: case.name)
+SRC, TGT = sentences(8, seed=1), sentences(8, seed=2)
+
+
+@pytest.fixture(autouse=True)
+def _no_grad(request):
+    with torch.set_grad_enabled("learns" in request.node.name):
+        yield
+
+
+def tgt_in(rows: list[list[int]]) -> Tensor:
+    return pad([[BOS, *row[:-1]] for row in rows])[0]
+
+
+def parallel(model: Seq2Seq, src: list[list[int]], tgt: list[list[int]], extra: int = 0, fill: int = PAD) -> Tensor:
+    """Log-probabilities [B, T, V] of all positions at once, with `extra` columns of `fill` behind the sources."""
+    memory = model.encode(*pad(src, extra, fill))
+    return model.head.logp(model.decode(tgt_in(tgt), memory))
+
+
+def stepwise(model: Seq2Seq, tokens: Tensor, memory, state) -> Tensor:
+    """Log-probabilities [N, T, V] of tokens [N, T], one position after the other."""
+    outs = []
+    for column in tokens.unbind(1):
+        logp, _, state = model.step(column, memory, state)
+        outs.append(logp)
+    return torch.stack(outs, dim=1)
+
+
+@pytest.mark.parametrize("family", [TransformerSettings, RnnSettings])
+def test_every_option_is_in_the_grid(family):
+    wanted = {(name, value) for name, values in options(family).items() for value in values}
+    there = {("shared", case.shared) for case in GRID if isinstance(case.settings, family)}
+    there |= {item for case in GRID if isinstance(case.settings, family) for item in case.settings.model_dump().items()}
+    assert wanted <= there
+    assert make(family, {name: values[0] for name, values in options(family).items()}) in GRID
+
+
+@EACH
+def test_step_is_the_parallel_pass(case: Case):
+    model = case.build()
+    memory = model.encode(*pad(SRC))
+    steps = stepwise(model, tgt_in(TGT), memory, model.start(memory))
+    torch.testing.assert_close(steps, parallel(model, SRC, TGT), **CLOSE)
+
+
+@EACH
+def test_probabilities_sum_to_one(case: Case):
+    total = parallel(case.build(), SRC, TGT).exp().sum(dim=-1)
+    torch.testing.assert_close(total, torch.ones_like(total), **CLOSE)
+
+
+@EACH
+def test_no_position_sees_a_later_one(case: Case):
+    model = case.build()
+    tgt = [row for row in TGT if len(row) > 2]
+    other = [[*row[:1], *(3 + (piece + 1) % 20 for piece in row[1:])] for row in tgt]
+    before, after = parallel(model, SRC[: len(tgt)], tgt), parallel(model, SRC[: len(tgt)], other)
+    torch.testing.assert_close(before[:, :2], after[:, :2], **CLOSE)
+    assert not torch.allclose(before[:, 2], after[:, 2], atol=1e-3)
+
+
+@EACH
+def test_padding_changes_nothing(case: Case):
+    model = case.build()
+    torch.testing.assert_close(parallel(model, SRC, TGT, extra=5, fill=7), parallel(model, SRC, TGT), **CLOSE)
+
+
+@EACH
+def test_a_batch_of_one_is_a_batch_of_eight(case: Case):
+    model = case.build()
+    together = parallel(model, SRC, TGT)
+    for row, (src, tgt) in enumerate(zip(SRC, TGT, strict=True)):
+        torch.testing.assert_close(parallel(model, [src], [tgt])[0], together[row, : len(tgt)], **CLOSE)
+
+
+@EACH
+def test_the_source_is_read(case: Case):
+    model = case.build()
+    assert not torch.allclose(parallel(model, SRC, TGT)[0], parallel(model, SRC[1:], TGT[:7])[0], atol=1e-3)
+
+
+@EACH
+def test_select_commutes_with_step(case: Case):
+    model = case.build()
+    memory = model.encode(*pad(SRC))
+    tokens = tgt_in(TGT)[:, :3]
+    state = model.start(memory)
+    for column in tokens.unbind(1)[:2]:
+        state = model.step(column, memory, state).state
+    index = torch.tensor([5, 0, 5, 3])
+    chosen = model.step(tokens[index, 2], memory.select(index), state.select(index))
+    full = model.step(tokens[:, 2], memory, state)
+    torch.testing.assert_close(chosen.logp, full.logp[index], **CLOSE)
+    again = model.step(tokens[index, 1], memory.select(index), chosen.state)
+    then = model.step(tokens[index, 1], memory.select(index), full.state.select(index))
+    torch.testing.assert_close(again.logp, then.logp, **CLOSE)
+
+
+@EACH
+def test_hypotheses_share_a_memory(case: Case):
+    """K hypotheses of each of B sentences on B memories are B·K sentences of their own."""
+    model = case.build()
+    num, beam = 3, 4
+    memory = model.encode(*pad(SRC[:num]))
+    rows = torch.arange(num).repeat_interleave(beam)
+    tokens = torch.randint(3, VOCAB, (num * beam, 3), generator=torch.Generator().manual_seed(1))
+    shared = stepwise(model, tokens, memory, model.start(memory).select(rows))
+    own = memory.select(rows)
+    torch.testing.assert_close(shared, stepwise(model, tokens, own, model.start(own)), **CLOSE)
+
+
+@EACH
+def test_attention_is_a_distribution_over_real_positions(case: Case):
+    model = case.build()
+    memory = model.encode(*pad(SRC))
+    plain = model.step(tgt_in(TGT)[:, 0], memory, model.start(memory))
+    out = model.step(tgt_in(TGT)[:, 0], memory, model.start(memory), attention=True)
+    torch.testing.assert_close(out.logp, plain.logp, **CLOSE)
+    assert plain.attention is None
+    if getattr(case.settings, "attention", "") == "none":
+        assert out.attention is None
+        return
+    torch.testing.assert_close(out.attention.sum(dim=1), torch.ones(len(SRC)), **CLOSE)
+    assert not out.attention[~memory.mask].any()
+    assert out.attention[memory.mask].all()
+
+
+@EACH
+def test_a_model_with_itself_is_that_model(case: Case):
+    model = case.build()
+    pair = Ensemble([model, model])
+    memory = pair.encode(*pad(SRC))
+    own = memory.members[0]
+    out = pair.step(tgt_in(TGT)[:, 0], memory, pair.start(memory))
+    torch.testing.assert_close(out.logp, model.step(tgt_in(TGT)[:, 0], own, model.start(own)).logp, **CLOSE)
+
+
+@EACH
+def test_the_loss_is_what_the_steps_say(case: Case):
+    model = case.build()
+    loss = model(batch_of(SRC, TGT), label_smoothing=0.1)
+    logp = parallel(model, SRC, TGT)
+    picked = [logp[row, position] for row, tgt in enumerate(TGT) for position in range(len(tgt))]
+    nll = -sum(float(p[piece]) for p, piece in zip(picked, (piece for tgt in TGT for piece in tgt), strict=True))
+    smooth = -sum(float(p.mean()) for p in picked)
+    assert loss.num_tokens == len(picked)
+    assert math.isclose(float(loss.nll), nll, rel_tol=1e-4)
+    assert math.isclose(float(loss.total), 0.9 * nll + 0.1 * smooth, rel_tol=1e-4)
+
+
+@EACH
+def test_every_parameter_learns(case: Case):
+    model = case.build()
+    model.zero_grad()
+    model(batch_of(SRC, TGT), label_smoothing=0.1).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@EACH
+def test_search_scores_are_forced_scores(case: Case):
+    """The log-probability of what beam search finds is the sum over the parallel pass of it."""
+    model = case.build()
+    settings = SearchSettings(beam=3, length_penalty="none", max_len=4)
+    found = beam_search(
+        model.step,
+        memory := model.encode(*pad(SRC[:2])),
+        model.start(memory),
+        limits_for([9] * 2, settings),
+        Specials(bos=BOS, eos=EOS, banned=(PAD, BOS)),
+        settings,
+        num_best=3,
+    )
+    for src, hypotheses in zip(SRC, found, strict=False):
+        assert len(hypotheses) == 3
+        for hypothesis in hypotheses:
+            tgt = [*hypothesis.ids, EOS]
+            logp = parallel(model, [src], [tgt])[0]
+            forced = float(logp[range(len(tgt)), tgt].sum())
+            assert math.isclose(hypothesis.logp, forced, rel_tol=1e-3, abs_tol=1e-4)

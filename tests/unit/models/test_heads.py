@@ -1,0 +1,101 @@
+"""The output layer and its loss, against torch's cross-entropy with autograd."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2s_cli.models import heads
+from s2s_cli.models.heads import SoftmaxHead
+from s2s_cli.models.layers import embedding
+
+
+def problem(rows: int, dim: int, vocab: int, seed: int = 1):
+    """A head with a bias, hidden vectors and targets."""
+    torch.manual_seed(seed)
+    head = SoftmaxHead(embedding(vocab, dim))
+    torch.nn.init.normal_(head.bias)
+    return head, torch.randn(rows, dim, requires_grad=True), torch.randint(vocab, (rows,))
+
+
+def gradients(loss, *of):
+    return torch.autograd.grad(loss, of)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 30),
+    dim=st.integers(1, 9),
+    vocab=st.integers(2, 40),
+    smoothing=st.sampled_from([0.0, 0.1, 0.7]),
+    chunk=st.integers(1, 200),
+)
+def test_loss_and_gradient_are_those_of_torch(rows, dim, vocab, smoothing, chunk):
+    head, hidden, targets = problem(rows, dim, vocab)
+    with patch.object(heads, "_CHUNK", chunk):
+        total, nll = head.loss(hidden, targets, smoothing)
+        found = gradients(3.0 * total, hidden, head.weight, head.bias)
+    logits = F.linear(hidden, head.weight, head.bias)
+    wanted = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(total, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(nll, F.cross_entropy(logits, targets, reduction="sum"), rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(found, gradients(3.0 * wanted, hidden, head.weight, head.bias), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_under_bf16_autocast(smoothing):
+    head, hidden, targets = problem(300, 32, 100)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = head.loss(hidden, targets, smoothing)
+    wanted = F.cross_entropy(
+        F.linear(hidden, head.weight, head.bias), targets, label_smoothing=smoothing, reduction="sum"
+    )
+    torch.testing.assert_close(total, wanted, rtol=1e-2, atol=0)
+    found = gradients(total, hidden, head.weight, head.bias)
+    for ours, theirs in zip(found, gradients(wanted, hidden, head.weight, head.bias), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32
+        assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
+        torch.testing.assert_close(ours.norm(), theirs.norm(), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias", "hidden"])
+def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen):
+    head, hidden, targets = problem(12, 6, 20)
+    parts = {"weight": head.weight, "bias": head.bias, "hidden": hidden}
+    wanted = dict(zip(parts, gradients(head.loss(hidden, targets, 0.1)[0], *parts.values()), strict=True))
+    parts[frozen].requires_grad_(False)
+    head.loss(hidden, targets, 0.1)[0].backward()
+    for name, tensor in parts.items():
+        if name == frozen:
+            assert tensor.grad is None
+        else:
+            torch.testing.assert_close(tensor.grad, wanted[name])
+
+
+def test_no_gradient_is_made_where_none_is_wanted():
+    head, hidden, targets = problem(12, 6, 20)
+    with torch.no_grad():
+        total, nll = head.loss(hidden, targets, 0.0)
+    assert not total.requires_grad
+    assert total == nll
+
+
+def test_the_logits_of_a_batch_are_never_held_at_once():
+    """The largest tensor that loss and gradient make has the size of the weights or of a chunk."""
+    rows, vocab = 640, 512
+    head, hidden, targets = problem(rows, 8, vocab)
+    sizes = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in (out if isinstance(out, tuple) else (out,)) if isinstance(t, torch.Tensor))
+            return out
+
+    with patch.object(heads, "_CHUNK", 64 * vocab), Watch():
+        head.loss(hidden, targets, 0.1)[0].backward()
+    assert max(sizes) == 64 * vocab

@@ -22,7 +22,7 @@ from pydantic import (
 
 @dataclass(frozen=True)
 class Flag:
-    """How a field shows on the command line, where its name alone does not say it: a short name such as `-i`."""
+    """How a field shows on the command line: a short name such as `-i`, or a long one in place of its own."""
 
     short: str
 
@@ -294,16 +294,29 @@ class TrainSettings(Section):
     """Batches an update; their gradients are added before one step."""
     lr: PositiveFloat = 5e-4
     """Peak learning rate (a factor for the noam schedule)."""
-    schedule: Literal["inverse-sqrt", "noam", "constant"] = "inverse-sqrt"
-    """Learning rate over updates: linear warm-up, then lr·√(warmup/u); noam scales that by (dim·warmup)^-½."""
+    schedule: Literal["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"] = "inverse-sqrt"
+    """Learning rate after warm-up: lr·√(warmup/u), noam scales that by (dim·warmup)^-½; cosine and linear reach `min_lr`
+    at the last update; plateau drops when validation stalls."""
     warmup: PositiveInt = 4000
     """Updates of linear warm-up."""
+    min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    """Where cosine and linear end, and plateau drops no further."""
+    plateau_patience: PositiveInt = 3
+    """Validations without a better score after which plateau drops the rate."""
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """What plateau multiplies the rate by."""
+    optimizer: Literal["adam", "adafactor", "sgd"] = "adam"
+    """Adam (AdamW with `weight_decay`), Adafactor, which needs far less memory, or SGD."""
     beta1: Rate = 0.9
     """Adam's decay of the first moment."""
     beta2: Rate = 0.98
     """Adam's decay of the second moment."""
+    momentum: Rate = 0.0
+    """SGD's momentum."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Decoupled weight decay (AdamW); 0 is plain Adam."""
+    """Weight decay: decoupled in Adam (AdamW) and Adafactor."""
+    ema: Rate = 0.0
+    """Decay of an exponential moving average of the weights, which is validated and saved in their place; 0 keeps none."""
     label_smoothing: Rate = 0.1
     """Probability mass spread over the whole vocabulary (Szegedy et al. 2016)."""
     clip: Annotated[float, Field(ge=0.0)] = 1.0
@@ -320,11 +333,18 @@ class TrainSettings(Section):
     """Best checkpoints to keep."""
     log_every: PositiveInt = 50
     """Updates between lines in the log."""
+    init_from: Path | None = None
+    """Begin with the weights of this run or bundle; embeddings are matched piece by piece where vocabularies differ."""
+    dry_run: bool = False
+    """Print sizes, memory, updates an epoch and the time they will take, and train nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
-        if self.schedule == "constant" and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
+        fixed_end = self.schedule in ("constant", "cosine", "linear")
+        if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
             raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
         return self
 
 
@@ -456,6 +476,8 @@ class ScoreSettings(Section):
             raise ValueError(f"smooth_value is for the methods floor and add-k, not for {self.smooth}")
         if self.sentence and (self.confidence or self.paired != "none"):
             raise ValueError("sentence scores have no confidence and no paired test: leave out one or the other")
+        if self.sentence and (self.diff or self.analyze):
+            raise ValueError("sentence scores go without diff and analyze: make two calls of it")
         return self
 
 
@@ -484,6 +506,7 @@ class Config(Section):
     preprocess: PreprocessSettings = PreprocessSettings()
     model: ModelSettings = TransformerSettings()
     train: TrainSettings = TrainSettings()
+    noise: NoiseSettings = NoiseSettings()
     search: SearchSettings = SearchSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     translate: TranslateSettings = TranslateSettings()

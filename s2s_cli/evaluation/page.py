@@ -55,11 +55,9 @@ def _cycle(num: int) -> list[str]:
 
 
 def _short_names(systems: list[str]) -> dict[str, str]:
-    """File names without the folders that all of them share."""
-    shared = os.path.commonpath([os.path.dirname(name) for name in systems]) if len(systems) > 1 else ""
-    if len(systems) == 1:
-        return {systems[0]: os.path.basename(systems[0])}
-    return {name: os.path.relpath(name, shared) if shared else name for name in systems}
+    """File names without their folders, where that leaves them different."""
+    names = [os.path.basename(system) for system in systems]
+    return dict(zip(systems, names if len(set(names)) == len(names) else systems, strict=True))
 
 
 def draw(chart: Chart) -> Markup:

@@ -18,7 +18,13 @@ from s2s_cli import __version__, configio
 from s2s_cli.config import Flag
 from s2s_cli.errors import Interrupted, S2SError
 
-_TITLES = {"model": "Model", "train": "Training", "search": "Search", "runtime": "Machine"}
+_TITLES = {
+    "model": "Model",
+    "train": "Training",
+    "noise": "Noise on training pairs",
+    "search": "Search",
+    "runtime": "Machine",
+}
 
 
 def _preprocess(values: configio.Values) -> None:
@@ -81,7 +87,7 @@ _COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] =
     (
         "train",
         _train,
-        ["train", "model", "search", "runtime"],
+        ["train", "model", "noise", "search", "runtime"],
         "Train a model on a dataset folder. Interrupted, the same command goes on.\n\n"
         "Example: s2s train --preset tiny --max-epochs 30",
     ),

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,8 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Runtime, tell
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Hypothesis, Specials, beam_search, limits_for
+
+Tick = Callable[[int], object]
 
 
 @dataclass
@@ -77,24 +79,32 @@ class Translator:
         models = [bundle.load_model(runtime.device) for bundle in bundles]
         return cls(models, bundles[0].vocabs, settings, runtime, max_src_len)
 
-    def translate(self, lines: list[str]) -> list[str]:
+    def translate(self, lines: list[str], tick: Tick | None = None) -> list[str]:
         """One target line for each source line."""
-        windows = self.search_windows(iter(lines), TranslateSettings().window)
+        windows = self.search_windows(iter(lines), TranslateSettings().window, tick=tick)
         return [self.text(hypotheses) for window in windows for hypotheses in window]
 
     def search_windows(
-        self, lines: Iterator[str], size: int, num_best: int = 1, seen: Seen | None = None
+        self,
+        lines: Iterator[str],
+        size: int,
+        num_best: int = 1,
+        seen: Seen | None = None,
+        tick: Tick | None = None,
     ) -> Iterator[list[list[Hypothesis]]]:
         """`search_lines` over so many lines at a time: a stream of any length in bounded memory."""
         while window := list(islice(lines, size)):
-            yield self.search_lines(window, num_best, seen)
+            yield self.search_lines(window, num_best, seen, tick)
 
     def text(self, hypotheses: list[Hypothesis]) -> str:
         """The best hypothesis as text; nothing for a blank line."""
-        return self.vocabs.tgt.decode(hypotheses[0].ids) if hypotheses else ""
+        # A carriage return at the end would be taken for a part of the line end by whoever reads the output.
+        return self.vocabs.tgt.decode(hypotheses[0].ids).rstrip("\r") if hypotheses else ""
 
-    def search_lines(self, lines: list[str], num_best: int = 1, seen: Seen | None = None) -> list[list[Hypothesis]]:
-        """The best hypotheses of each line, best first; none for a blank line."""
+    def search_lines(
+        self, lines: list[str], num_best: int = 1, seen: Seen | None = None, tick: Tick | None = None
+    ) -> list[list[Hypothesis]]:
+        """The best hypotheses of each line, best first; none for a blank line. `tick` hears of each batch of lines done."""
         seen = seen if seen is not None else Seen()
         results: list[list[Hypothesis]] = [[] for _ in lines]
         full = [i for i, line in enumerate(lines) if not blank(line)]
@@ -110,6 +120,8 @@ class Translator:
                 if not hypotheses:
                     raise S2SError(f"the model gives line {first + i} no output of finite probability: it has diverged")
                 results[i] = hypotheses
+            if tick is not None:
+                tick(len(batch))
         return results
 
     def _batches(self, order: list[int], ids: dict[int, list[int]]) -> Iterator[list[int]]:
@@ -157,18 +169,19 @@ def translate(settings: TranslateSettings, search: SearchSettings, runtime: Runt
         raise ConfigError(f"nbest ({settings.nbest}) is more than beam ({translator.search.beam}): raise --beam")
     seen = Seen()
     with _writer(settings.output) as out, _progress() as bar:
-        for hypotheses in _translations(translator, settings, seen):
+        for hypotheses in _translations(translator, settings, seen, bar.update):
             out.write("".join(_rows(translator, hypotheses, seen, settings.format)).encode())
             out.flush()
-            bar.update(len(hypotheses))
     if seen.cut:
         tell(f"{len(seen.cut)} lines were cut to {settings.max_src_len} pieces (--max-src-len): {_some(seen.cut)}")
 
 
-def _translations(translator: Translator, settings: TranslateSettings, seen: Seen) -> Iterator[list[list[Hypothesis]]]:
+def _translations(
+    translator: Translator, settings: TranslateSettings, seen: Seen, tick: Tick
+) -> Iterator[list[list[Hypothesis]]]:
     replaced: list[int] = []
     lines = read_lines(settings.input, invalid="replace", replaced=replaced)
-    yield from translator.search_windows(lines, settings.window, settings.nbest, seen)
+    yield from translator.search_windows(lines, settings.window, settings.nbest, seen, tick)
     if replaced:
         tell(f"{len(replaced)} lines were not valid UTF-8, what is wrong in them became U+FFFD: {_some(replaced)}")
 

@@ -1,32 +1,124 @@
 """The optimizer and the learning rate: what turns a gradient into an update. It knows no data and no files."""
 
+import math
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.models.base import Seq2Seq
 
 
-def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.AdamW:
-    """Adam (Kingma and Ba 2015), with decoupled decay if wanted (Loshchilov and Hutter 2019). Each update sets its rate."""
-    return torch.optim.AdamW(
-        list(model.parameters()),
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=1e-9,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015; decoupled decay: Loshchilov and Hutter 2019), Adafactor (Shazeer and Stern 2018) or SGD.
 
-
-def learning_rate(update: int, dim: int, settings: TrainSettings) -> float:
-    """The rate of update 1, 2, …: linear over `warmup` updates, then falling with 1/√update, or constant.
-
-    noam is the schedule of Vaswani et al. 2017: lr · dim^-½ · min(u^-½, u · warmup^-1½).
+    Each update sets its rate. All state that an optimizer will ever have exists from the beginning.
     """
-    rising = min(1.0, update / settings.warmup)
-    falling = min(1.0, (settings.warmup / update) ** 0.5)
-    if settings.schedule == "constant":
-        return settings.lr * rising
+    parameters = list(model.parameters())
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "adafactor":
+        optimizer = torch.optim.Adafactor(parameters, weight_decay=settings.weight_decay)
+    elif settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+        )
+    else:
+        optimizer = torch.optim.AdamW(
+            parameters,
+            betas=(settings.beta1, settings.beta2),
+            eps=1e-9,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+    _make_state(optimizer, parameters)
+    return optimizer
+
+
+def _make_state(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Let the optimizer make its tensors by a step that changes nothing, then put them back to zero."""
+    set_rate(optimizer, 0.0)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                value.zero_()
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def moments_of(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors, named `kind:parameter`, such as `exp_avg:head.bias`."""
+    return {
+        f"{kind}:{name}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def learning_rate(update: int, dim: int, settings: TrainSettings, num_updates: int, drops: int = 0) -> float:
+    """The rate of update 1, 2, …, `num_updates`: linear over `warmup` updates, then as the schedule has it.
+
+    noam is the schedule of Vaswani et al. 2017: lr · dim^-½ · min(u^-½, u · warmup^-1½). cosine is that of Loshchilov and
+    Hutter 2017, without restarts. `drops` is how often plateau has come to one.
+    """
+    peak, low, warmup = settings.lr, settings.min_lr, settings.warmup
+    rising = min(1.0, update / warmup)
+    falling = min(1.0, (warmup / update) ** 0.5)
+    done = min(1.0, max(0.0, update - warmup) / max(1, num_updates - warmup))
     if settings.schedule == "noam":
-        return settings.lr * (dim * settings.warmup) ** -0.5 * min(rising, falling)
-    return settings.lr * min(rising, falling)
+        return peak * (dim * warmup) ** -0.5 * min(rising, falling)
+    if settings.schedule == "inverse-sqrt":
+        return peak * min(rising, falling)
+    if rising < 1.0 or settings.schedule == "constant":
+        return peak * rising
+    if settings.schedule == "cosine":
+        return low + (peak - low) * 0.5 * (1.0 + math.cos(math.pi * done))
+    if settings.schedule == "linear":
+        return low + (peak - low) * (1.0 - done)
+    return max(low, peak * settings.plateau_factor**drops)
+
+
+def plateau_drops(values: Sequence[float], patience: int) -> int:
+    """How often a rate has dropped after validations of these values, lower being better: a pure function of them.
+
+    It drops after each `patience` validations without a new best, counted from the best or from the last drop.
+    """
+    best, since, drops = math.inf, 0, 0
+    for value in values:
+        since += 1
+        if value < best:
+            best, since = value, 0
+        elif since >= patience:
+            drops, since = drops + 1, 0
+    return drops
+
+
+class Average:
+    """An exponential moving average of a model's weights: average += (1 - decay) · (weights - average) at each update.
+
+    Early on the decay is less, (1 + u) / (10 + u) at update u, so that first weights are soon forgotten.
+    """
+
+    def __init__(self, model: Seq2Seq, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: Seq2Seq, update: int) -> None:
+        """Take in the weights after an update."""
+        decay = min(self.decay, (1 + update) / (10 + update))
+        torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in model.parameters()], 1.0 - decay)
+
+    def swap(self, model: Seq2Seq) -> None:
+        """Exchange the model's weights and the average; a second call takes that back, bit for bit."""
+        for name, parameter in model.named_parameters():
+            parameter.data, self.weights[name] = self.weights[name], parameter.data

@@ -5,9 +5,12 @@ newest whole bundle that has a `training/` folder: moments of the optimizer, the
 Nothing random is saved, since data order and dropout are functions of seed, epoch and update.
 """
 
+import contextlib
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,8 @@ from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
 from s2s_cli.checkpoint.bundle import (
     check_sums,
     load_tensors,
-    load_weights,
     read_json,
+    remove_folder,
     save_bundle,
     save_tensors,
     weights_of,
@@ -30,13 +33,29 @@ from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import tell
+from s2s_cli.training.optim import Average, moments_of
 
 Record = dict[str, Any]  # one validation: update, epoch, loss, the metric's value, its signature
+RAW_WEIGHTS = "weights.safetensors"  # in training/, where the bundle's own weights are the moving average
+
+
+@dataclass
+class Tally:
+    """Sums since the last line of the log."""
+
+    total: float = 0.0
+    nll: float = 0.0
+    num_tokens: int = 0
+    norm: float = 0.0
+    updates: int = 0
 
 
 @dataclass
 class Progress:
-    """Where a run stands: updates done, the stream's position, target tokens and seconds spent, every validation so far."""
+    """Where a run stands: updates done, target tokens and seconds spent, every validation so far, sums for the log.
+
+    `position` is the epoch and the number of its batches that are done, those of all ranks together.
+    """
 
     update: int = 0
     position: tuple[int, int] = (0, 0)
@@ -44,6 +63,54 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     history: list[Record] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+
+    @classmethod
+    def read(cls, path: Path) -> "Progress":
+        """What `asdict` made, from a JSON file. Raises BundleError for anything else."""
+        state = read_json(path)
+        try:
+            epoch, batch = state["position"]
+            return cls(**{**state, "position": (int(epoch), int(batch)), "tally": Tally(**state.get("tally", {}))})
+        except (TypeError, ValueError, KeyError) as error:
+            raise BundleError(f"{path} is not the state of a run: {error!r}") from None
+
+
+@dataclass
+class Learner:
+    """What training changes: a model, its optimizer, and the moving average of the weights if there is one."""
+
+    model: Seq2Seq
+    optimizer: torch.optim.Optimizer
+    average: Average | None = None
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[Seq2Seq]:
+        """The model with the weights that are validated and saved."""
+        if self.average is not None:
+            self.average.swap(self.model)
+        try:
+            yield self.model
+        finally:
+            if self.average is not None:
+                self.average.swap(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that are validated and saved."""
+        return weights_of(self.model) if self.average is None else self.average.weights
+
+    def save(self, folder: Path) -> None:
+        """Write into `training/` what going on needs beyond `weights`."""
+        save_tensors(moments_of(self.model, self.optimizer), folder / "optimizer.safetensors")
+        if self.average is not None:
+            save_tensors(weights_of(self.model), folder / RAW_WEIGHTS)
+
+    def load(self, bundle: Path) -> None:
+        """Fill everything from a checkpoint. Raises BundleError for tensors of other names, shapes or types."""
+        load_tensors(self.weights(), bundle / WEIGHTS_FILE)
+        load_tensors(moments_of(self.model, self.optimizer), bundle / "training" / "optimizer.safetensors")
+        if self.average is not None:
+            load_tensors(weights_of(self.model), bundle / "training" / RAW_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -69,19 +136,17 @@ class Checkpoints:
         """Updates that have a bundle, oldest first."""
         return sorted(int(p.name.removeprefix("step-")) for p in self.folder.glob("step-*") if p.name[5:].isdigit())
 
+    def costs(self, history: list[Record]) -> list[float]:
+        """The value of each validation, turned so that lower is better; that of no number is the worst."""
+        values = [-r[self.metric] if self.higher_is_better else r[self.metric] for r in history]
+        return [math.inf if math.isnan(value) else value for value in values]
+
     def ranked(self, history: list[Record]) -> list[int]:
         """Validated updates, best first; of equals the earlier."""
-        sign = -1.0 if self.higher_is_better else 1.0
-        return [r["update"] for r in sorted(history, key=lambda r: (sign * r[self.metric], r["update"]))]
+        return [u for _, u in sorted(zip(self.costs(history), [r["update"] for r in history], strict=True))]
 
     def save(
-        self,
-        model: Seq2Seq,
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
-        settings: ModelSettings,
-        search: SearchSettings,
-        vocabs: Vocabs,
+        self, learner: Learner, progress: Progress, settings: ModelSettings, search: SearchSettings, vocabs: Vocabs
     ) -> None:
         """Write the bundle of this moment, move `last` and `best`, then let go of bundles no longer wanted."""
         scored = [r for r in progress.history if r["update"] == progress.update]
@@ -90,77 +155,60 @@ class Checkpoints:
             origin |= scored[0] | {"metric": self.metric, "higher_is_better": self.higher_is_better}
 
         def write_training(folder: Path) -> None:
-            save_tensors(moments_of(model, optimizer), folder / "optimizer.safetensors")
+            learner.save(folder)
             (folder / "state.json").write_text(json.dumps(asdict(progress), indent=1) + "\n", encoding="utf-8")
 
-        here = self.path(progress.update)
-        save_bundle(here, weights_of(model), settings, search, vocabs, origin, write_training)
-        self._point("last", here)
-        if ranked := self.ranked(progress.history):
-            self._point("best", self.path(ranked[0]))
-        self._prune(progress.history)
+        save_bundle(self.path(progress.update), learner.weights(), settings, search, vocabs, origin, write_training)
+        self._settle(progress.history)
 
-    def resume(self, model: Seq2Seq, optimizer: torch.optim.Optimizer) -> Progress:
-        """Load the newest whole checkpoint into model and optimizer; a fresh Progress where there is none.
+    def resume(self, learner: Learner) -> Progress:
+        """Load the newest whole checkpoint into `learner`; a fresh Progress where there is none.
 
         A torn or altered one is named on stderr and passed over; BundleError if none of several is whole.
         """
+        for leftover in self.folder.glob(".step-*"):  # of a process that died while writing or deleting
+            shutil.rmtree(leftover, ignore_errors=True)
         candidates = [u for u in reversed(self.updates()) if (self.path(u) / "training").is_dir()]
         for update in candidates:
-            folder = self.path(update)
             try:
-                check_sums(folder)
-                check_sums(folder / "training")
-                state = read_json(folder / "training" / "state.json")
-                load_weights(model, folder / WEIGHTS_FILE)
-                load_moments(model, optimizer, folder / "training" / "optimizer.safetensors")
-                progress = Progress(**{**state, "position": tuple(state["position"])})
-            except (BundleError, TypeError, KeyError) as error:
-                tell(f"passing over {folder.name}: {error}")
+                check_sums(self.path(update), covers=("config.json", WEIGHTS_FILE))
+                check_sums(self.path(update) / "training", covers=("state.json", "optimizer.safetensors"))
+                progress = self.load(learner, update)
+            except BundleError as error:
+                tell(f"passing over {self.path(update).name}: {error}")
                 continue
             for later in self.updates():  # made anew by the run that goes on from here
                 if later > update:
-                    shutil.rmtree(self.path(later))
+                    remove_folder(self.path(later))
+            self._settle(progress.history)
             return progress
         if candidates:
             raise BundleError(f"no checkpoint in {self.folder} is whole: move {self.run} away to begin anew")
         return Progress()
 
-    def _point(self, name: str, target: Path) -> None:
-        beside = self.run / f".{name}.tmp"
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(target.relative_to(self.run))
-        os.replace(beside, self.run / name)
+    def load(self, learner: Learner, update: int) -> Progress:
+        """The checkpoint of an update, which has been checked."""
+        progress = Progress.read(self.path(update) / "training" / "state.json")
+        learner.load(self.path(update))
+        return progress
 
-    def _prune(self, history: list[Record]) -> None:
+    def _settle(self, history: list[Record]) -> None:
+        """Let `last`, `best` and the set of checkpoints be what they should be after the newest one."""
         updates = self.updates()
-        newest = updates[-1]
+        self._point("last", updates[-1])
+        if best := [u for u in self.ranked(history) if u in updates]:
+            self._point("best", best[0])
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal: once a newer one is safe, nobody needs it.
-        last = [u for u in updates if u in scored or u == newest][-self.keep_last :]
-        best = [u for u in self.ranked(history) if u in updates][: self.keep_best]
+        keep_last = [u for u in updates if u in scored or u == updates[-1]][-self.keep_last :]
         for update in updates:
-            if update not in last and update not in best:
-                shutil.rmtree(self.path(update))
-            elif update not in last:
-                shutil.rmtree(self.path(update) / "training", ignore_errors=True)
+            if update not in keep_last and update not in best[: self.keep_best]:
+                remove_folder(self.path(update))
+            elif update not in keep_last and (self.path(update) / "training").exists():
+                remove_folder(self.path(update) / "training")
 
-
-def moments_of(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, named `kind:parameter`, such as `exp_avg:head.bias`."""
-    return {
-        f"{kind}:{name}": tensor
-        for name, parameter in model.named_parameters()
-        for kind, tensor in optimizer.state[parameter].items()
-    }
-
-
-def load_moments(model: Seq2Seq, optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Fill a fresh optimizer with what `moments_of` gave. Raises BundleError for tensors of other names or shapes."""
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    load_tensors(moments_of(model, optimizer), path)
+    def _point(self, name: str, update: int) -> None:
+        beside = self.run / f".{name}.tmp"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(self.path(update).relative_to(self.run))
+        os.replace(beside, self.run / name)

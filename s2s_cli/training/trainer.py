@@ -4,10 +4,10 @@ Everything it does at an update is a function of (settings, dataset, update numb
 goes on ends with the same bits. It knows no model family and no command line.
 """
 
+import contextlib
 import math
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,87 +15,90 @@ import torch
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, TrainStream
+from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted
-from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Log, Runtime, StopSignal, seed_for
-from s2s_cli.training.optim import learning_rate
-from s2s_cli.training.state import Checkpoints, Progress, Record
+from s2s_cli.training.optim import learning_rate, plateau_drops, set_rate
+from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.validate import validate
 
 
-@dataclass
-class Tally:
-    """Sums since the last line of the log."""
-
-    total: float = 0.0
-    nll: float = 0.0
-    num_tokens: int = 0
-    norm: float = 0.0
-    updates: int = 0
-    since: float = 0.0
-
-
 class Trainer:
-    """One run, from where `progress` stands to its end."""
+    """One run, from where `progress` stands to its end.
+
+    Every process of a run has one. They see different batches, add up their gradients, and decide alike when to
+    validate and to stop; the main one alone validates, saves and logs (the loss of its own batches).
+    """
 
     def __init__(
         self,
         config: Config,
         dataset: Dataset,
-        model: Seq2Seq,
-        optimizer: torch.optim.Optimizer,
+        learner: Learner,
         checkpoints: Checkpoints,
         progress: Progress,
         runtime: Runtime,
         log: Log,
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
-        self.model, self.optimizer, self.checkpoints, self.progress = model, optimizer, checkpoints, progress
+        self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
+        epoch, batch = progress.position
         self.stream = TrainStream(
             dataset.train,
             dataset.vocabs,
             self.settings.batch_tokens,
             self.settings.seed,
-            position=progress.position,
+            runtime.rank,
+            runtime.world,
+            (epoch, batch // runtime.world),
+            Noise.of(config.noise, dataset.vocabs, self.settings.seed),
         )
         self.num_updates = self._num_updates()
+        self._saved = progress.update
+        self._mark = (time.monotonic(), progress.num_tokens)  # since when, and from what count, speed is measured
+        self._started = time.monotonic() - progress.seconds  # as if the run had never been interrupted
 
     def run(self) -> str:
         """Train until a limit, patience or a signal ends it; returns the reason. Raises Interrupted after a signal."""
         from tqdm import tqdm
 
-        progress, tally = self.progress, Tally(since=time.monotonic())
+        progress = self.progress
         bar = tqdm(
             total=self.num_updates,
             initial=progress.update,
             unit="upd",
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and self.runtime.is_main),
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        self.model.train()
+        self.learner.model.train()
+        self._mark = (time.monotonic(), progress.num_tokens)
+        self._started = time.monotonic() - progress.seconds
         with StopSignal() as stop, bar:
-            started = time.monotonic() - progress.seconds
-            while not (reason := self.reason_to_stop()):
-                epoch = progress.position[0]
-                self._update(tally)
-                progress.seconds = time.monotonic() - started
-                bar.update()
-                if progress.update % self.settings.log_every == 0:
-                    self._report(tally, bar)
-                if self._validates_now(epoch):
-                    self._validate()
-                    tally = Tally(since=time.monotonic())
-                    progress.seconds = time.monotonic() - started
-                    self._save()
-                if stop.signum:
-                    self._save()
-                    self.stream.close()
-                    raise Interrupted(
-                        stop.signum, f"stopped at update {progress.update}; the same command goes on from here"
-                    )
-        self.stream.close()
-        return reason
+            try:
+                while not self.is_done():
+                    if self._is_validation_due():
+                        if self._validate(stop):
+                            self._save()
+                    else:
+                        self._update()
+                        bar.update()
+                        if progress.update % self.settings.log_every == 0:
+                            self._report(bar)
+                    if self.runtime.all_sum(stop.signum) and not self.is_done():
+                        if progress.update > self._saved:
+                            self._save()
+                        raise Interrupted(
+                            stop.signum or 15,
+                            f"stopped at update {progress.update}; the same command goes on from here",
+                        )
+            finally:
+                self.stream.close()
+        return self.reason_to_stop()
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, a last validation included."""
+        return bool(self.reason_to_stop()) and not self._is_validation_due()
 
     def reason_to_stop(self) -> str:
         """Why the run is over, or nothing: a pure function of settings, counters and history."""
@@ -111,61 +114,85 @@ class Trainer:
                 return f"{since} validations without a better {settings.valid_metric} (patience)"
         return ""
 
+    def _is_validation_due(self) -> bool:
+        """Whether this update, the last one or one that `valid_every` names, has not been validated: as pure a function."""
+        settings, (epoch, batch) = self.settings, self.progress.position
+        update, history = self.progress.update, self.progress.history
+        if not update or (history and history[-1]["update"] == update):
+            return False
+        if settings.valid_every and update % settings.valid_every == 0:
+            return True
+        if not settings.valid_every and epoch > 0 and batch < settings.accumulate * self.runtime.world:
+            return True  # an epoch ended among the batches of this update
+        return bool(self.reason_to_stop())
+
     def _num_updates(self) -> int:
         """Updates of the whole run, as far as its limits tell."""
         settings = self.settings
         if not settings.max_epochs:
             return settings.max_updates
-        batches = settings.max_epochs * self.stream.num_batches(self.progress.position[0])
+        batches = settings.max_epochs * self.stream.num_batches(0)
         return min(settings.max_updates, math.ceil(batches / settings.accumulate))
 
-    def _update(self, tally: Tally) -> None:
-        settings, progress = self.settings, self.progress
+    def _update(self) -> None:
+        settings, progress, model = self.settings, self.progress, self.learner.model
         batches = [self.stream.next() for _ in range(settings.accumulate)]
-        number = progress.update + 1
-        seed_for(settings.seed, number)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.config.model.dim, settings)
-        total, nll = self._backward(batches)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip or math.inf, foreach=True))
+        number, rank = progress.update + 1, self.runtime.rank
+        seed_for(settings.seed, number, *([rank] if rank else []))
+        rate = self._rate(number)
+        set_rate(self.learner.optimizer, rate)
+        num_tokens = int(self.runtime.all_sum(sum(batch.num_tokens for batch in batches)))
+        total, nll = self._backward(batches, num_tokens)
+        self.runtime.sum_gradients(model.parameters())
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf, foreach=True))
         if math.isfinite(norm):
-            self.optimizer.step()
+            self.learner.optimizer.step()
         else:
             progress.skipped += 1
-            lines = ", ".join(str(n) for batch in batches for n in batch.lines[:5])
+            lines = ", ".join(self.dataset.where(int(n)) for batch in batches for n in batch.lines[:5])
             self.log.say(f"update {number}: the gradient is not finite, skipped; training lines {lines}, …")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        if self.learner.average is not None:
+            self.learner.average.update(model, number)
         progress.update = number
-        progress.position = self.stream.position
-        num_tokens = sum(batch.num_tokens for batch in batches)
+        epoch, batch = self.stream.position
+        progress.position = epoch, batch * self.runtime.world
         progress.num_tokens += num_tokens
+        progress.seconds = time.monotonic() - self._started
+        tally = progress.tally
         tally.total += total
         tally.nll += nll
-        tally.num_tokens += num_tokens
+        tally.num_tokens += sum(batch.num_tokens for batch in batches)
         tally.norm += norm
         tally.updates += 1
 
-    def _backward(self, batches: list[Batch]) -> tuple[float, float]:
-        """Gradients of the loss a token over all batches of an update; returns the summed losses."""
-        num_tokens = sum(batch.num_tokens for batch in batches)
+    def _rate(self, number: int) -> float:
+        """The learning rate of an update."""
+        costs = self.checkpoints.costs(self.progress.history)
+        drops = plateau_drops(costs, self.settings.plateau_patience)
+        return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops)
+
+    def _backward(self, batches: list[Batch], num_tokens: int) -> tuple[float, float]:
+        """Gradients of the loss over `num_tokens`, which all processes share; returns the losses of these batches, summed."""
         total, nll = 0.0, 0.0
         for batch in batches:
             with self.runtime.autocast():
-                loss = self.model(batch.to(self.runtime.device), self.settings.label_smoothing)
+                loss = self.learner.model(batch.to(self.runtime.device), self.settings.label_smoothing)
             (loss.total / num_tokens).backward()
             total += float(loss.total.detach())
             nll += float(loss.nll)
         return total, nll
 
-    def _report(self, tally: Tally, bar: Any) -> None:
-        progress, seconds = self.progress, time.monotonic() - tally.since
+    def _report(self, bar: Any) -> None:
+        progress, tally, now = self.progress, self.progress.tally, time.monotonic()
+        seconds, num_tokens = now - self._mark[0], progress.num_tokens - self._mark[1]
         numbers = {
             "epoch": progress.position[0],
             "loss": tally.total / tally.num_tokens,
             "ppl": math.exp(min(700.0, tally.nll / tally.num_tokens)),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.learner.optimizer.param_groups[0]["lr"],
             "grad_norm": tally.norm / tally.updates,
-            "tokens_per_second": tally.num_tokens / seconds,
+            "tokens_per_second": num_tokens / seconds,
         }
         self.log.metrics("train", progress.update, **numbers)
         line = (
@@ -173,48 +200,67 @@ class Trainer:
             f"norm {numbers['grad_norm']:.2f} {numbers['tokens_per_second']:.0f} tok/s"
         )
         if bar.disable:
-            left = (self.num_updates - progress.update) * seconds / tally.updates
+            left = (self.num_updates - progress.update) * progress.seconds / progress.update
             self.log.say(
                 f"update {progress.update}/{self.num_updates} epoch {progress.position[0]} {line} ETA {clock(left)}"
             )
         else:
             bar.set_description(f"epoch {progress.position[0]}", refresh=False)
             bar.set_postfix_str(line)
-        tally.__init__(since=time.monotonic())  # type: ignore[misc]
+        progress.tally = Tally()
+        self._mark = (now, progress.num_tokens)
 
-    def _validates_now(self, epoch_before: int) -> bool:
-        settings, progress = self.settings, self.progress
-        if settings.valid_every:
-            due = progress.update % settings.valid_every == 0
-        else:
-            due = progress.position[0] > epoch_before
-        return due or bool(self.reason_to_stop())
+    def _validate(self, stop: StopSignal) -> bool:
+        """Add a record to the history; False if a signal came first, and then the work is left for the next time."""
+        progress, begun = self.progress, time.monotonic()
+        record = None
+        if self.runtime.is_main:
+            with contextlib.suppress(Interrupted):
+                record = self._measure(stop, begun)
+        record = self.runtime.share(record)
+        self._mark = (self._mark[0] + time.monotonic() - begun, self._mark[1])
+        progress.seconds = time.monotonic() - self._started
+        if record is None:
+            return False
+        progress.history.append(record)
+        return True
 
-    def _validate(self) -> None:
+    def _measure(self, stop: StopSignal, begun: float) -> Record:
         settings, progress = self.settings, self.progress
-        begun = time.monotonic()
-        found = validate(
-            self.model, self.dataset, settings.valid_metric, self.config.search, self.runtime, settings.batch_tokens
-        )
+        with self.learner.averaged() as model:
+            try:
+                found = validate(
+                    model,
+                    self.dataset,
+                    settings.valid_metric,
+                    self.config.search,
+                    self.runtime,
+                    settings.batch_tokens,
+                    stop.check,
+                )
+            finally:
+                model.train()
         record: Record = {"update": progress.update, "epoch": progress.position[0], "loss": found.loss}
         line = f"valid loss {found.loss:.4f} ppl {found.perplexity:.2f}"
         if found.score is not None:
             record |= {settings.valid_metric: found.score, "signature": found.signature}
             line += f" {settings.valid_metric} {found.score:.2f}"
-        progress.history.append(record)
         self.log.metrics("valid", **record, seconds=time.monotonic() - begun)
-        best = self.checkpoints.ranked(progress.history)[0] == progress.update
+        best = self.checkpoints.ranked([*progress.history, record])[0] == progress.update
         self.log.say(
             f"update {progress.update} epoch {progress.position[0]} {line}{' (best)' if best else ''}, "
-            f"after {clock(progress.seconds)}, decoded in {time.monotonic() - begun:.0f} s"
+            f"after {clock(time.monotonic() - self._started)}, decoded in {time.monotonic() - begun:.0f} s"
         )
         for src, out in list(zip(self.dataset.valid_src, found.output, strict=False))[:2]:
             self.log.say(f"    {src[:100]}  →  {out[:100]}")
+        return record
 
     def _save(self) -> None:
-        self.checkpoints.save(
-            self.model, self.optimizer, self.progress, self.config.model, self.config.search, self.dataset.vocabs
-        )
+        if self.runtime.is_main:
+            self.checkpoints.save(
+                self.learner, self.progress, self.config.model, self.config.search, self.dataset.vocabs
+            )
+        self._saved = self.progress.update
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ The value is what `translate | score` prints for the checkpoint, since it is mad
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,15 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    model: Seq2Seq, dataset: Dataset, metric: str, search: SearchSettings, runtime: Runtime, batch_tokens: int
+    model: Seq2Seq,
+    dataset: Dataset,
+    metric: str,
+    search: SearchSettings,
+    runtime: Runtime,
+    batch_tokens: int,
+    tick: Callable[[int], object],
 ) -> Validation:
-    """Measure `model` on the validation text, dropout off; leaves it in training mode."""
+    """Measure `model` on the validation text, dropout off. `tick` hears of each batch, and may raise to end it."""
     model.eval()
     nll, num_tokens = 0.0, 0
     for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens):
@@ -44,10 +51,10 @@ def validate(
             loss = model(batch.to(runtime.device))
         nll += float(loss.nll)
         num_tokens += loss.num_tokens
+        tick(len(batch.lines))
     score, signature, output = None, "", []
     if metric != "loss":
-        output = Translator([model], dataset.vocabs, search, runtime).translate(dataset.valid_src)
+        output = Translator([model], dataset.vocabs, search, runtime).translate(dataset.valid_src, tick)
         result = corpus_score(metric, output, [dataset.valid_tgt])
         score, signature = result.value, result.signature
-    model.train()
     return Validation(nll / max(1, num_tokens), score, signature, output)

@@ -1,0 +1,60 @@
+"""`s2s train --dry-run`: what a run will take, said before it is begun. It writes nothing."""
+
+import time
+
+from s2s_cli.config import Config
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.data.loader import TrainStream
+from s2s_cli.data.noise import Noise
+from s2s_cli.models.build import num_parameters
+from s2s_cli.runtime import Runtime
+from s2s_cli.training.optim import moments_of
+from s2s_cli.training.state import Learner
+from s2s_cli.training.trainer import clock
+
+_SAMPLE = 8  # batches that speed is measured over, after one that warms up
+
+
+def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> None:
+    """Print sizes, memory, updates an epoch, and the time of an epoch and of the run, measured on a few batches."""
+    settings, model = config.train, learner.model
+    noise = Noise.of(config.noise, dataset.vocabs, settings.seed)
+    stream = TrainStream(
+        dataset.train, dataset.vocabs, settings.batch_tokens, settings.seed, runtime.rank, runtime.world, noise=noise
+    )
+    num_batches = stream.num_batches(0)
+    model.train()
+    num_tokens, num_sampled, begun = 0, min(_SAMPLE, num_batches), 0.0
+    for i in range(num_sampled + 1):
+        batch = stream.next().to(runtime.device)
+        if i == 1:
+            begun = time.monotonic()
+        with runtime.autocast():
+            loss = model(batch, settings.label_smoothing)
+        (loss.total / batch.num_tokens).backward()
+        float(loss.nll)  # waits for the device
+        num_tokens += batch.num_tokens if i else 0
+    seconds = (time.monotonic() - begun) / num_sampled * num_batches
+    stream.close()
+    if not runtime.is_main:
+        return
+    updates = num_batches / settings.accumulate
+    total = settings.max_updates / updates
+    epochs = min(total, settings.max_epochs) if settings.max_epochs else total
+    weights = num_parameters(model) * 4
+    state = sum(t.numel() * t.element_size() for t in moments_of(model, learner.optimizer).values())
+    average = weights if learner.average is not None else 0
+    per_update = num_tokens / num_sampled * settings.accumulate * runtime.world
+    print(f"model       {config.model.family}, {num_parameters(model):,} parameters; {runtime}")
+    print(f"data        {len(dataset.train):,} training pairs, {len(dataset.valid):,} for validation")
+    print(
+        f"memory      weights {_mib(weights)}, gradients {_mib(weights)}, optimizer {_mib(state)}"
+        f"{', moving average ' + _mib(average) if average else ''}; activations come on top"
+    )
+    print(f"update      about {per_update:,.0f} target tokens")
+    print(f"epoch       {updates:,.0f} updates, about {clock(seconds)} without validation")
+    print(f"run         {epochs:,.1f} epochs, at most about {clock(seconds * epochs)}")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,57 @@
+"""Beginning with the weights of another bundle: tensors by name, embeddings row by row where vocabularies differ.
+
+A row of the new vocabulary takes the weights of the same piece in the old one; a piece that the old one lacks keeps its
+fresh weights. So a model goes on with a new language, new tags or new words without losing what it knows.
+"""
+
+import torch
+from torch import Tensor
+
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, open_tensors, weights_of
+from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.errors import BundleError
+from s2s_cli.models.base import Seq2Seq
+
+
+@torch.no_grad()
+def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
+    """Copy what fits from a bundle into `model`, and say what came of it. Raises BundleError where models differ in shape."""
+    reports = []
+    for side, old, new in (("source", bundle.vocabs.src, vocabs.src), ("target", bundle.vocabs.tgt, vocabs.tgt)):
+        if old.fingerprint != new.fingerprint:
+            reused = len(_rows(old, new)[0])
+            reports.append(f"{side} vocabulary: {reused} pieces reused, {len(new) - reused} new")
+    with open_tensors(bundle.path / WEIGHTS) as file:
+        names = set(file.keys())
+        for name, tensor in weights_of(model).items():
+            if name not in names:
+                raise BundleError(
+                    f"{bundle.path} has no {name}: the models differ; give this one the settings of that one"
+                )
+            _copy(name, tensor, file.get_tensor(name), bundle, vocabs)
+    return f"weights from {bundle.path}; " + ("; ".join(reports) or "the vocabularies are the same")
+
+
+def _copy(name: str, into: Tensor, given: Tensor, bundle: Bundle, vocabs: Vocabs) -> None:
+    """Copy a tensor; row by row if its rows are the pieces of a vocabulary that has changed."""
+    side = "src" if name.startswith("src") else "tgt"
+    old: Vocab = getattr(bundle.vocabs, side)
+    new: Vocab = getattr(vocabs, side)
+    by_piece = name.startswith(("src_embedding", "tgt_embedding", "head")) and len(given) == len(old)
+    if into.shape[1:] != given.shape[1:] or (len(into) != len(given) and not by_piece):
+        raise BundleError(
+            f"{bundle.path}: {name} is {tuple(given.shape)}, here it is {tuple(into.shape)}: "
+            "give this model the settings of that one"
+        )
+    if by_piece and old.fingerprint != new.fingerprint:
+        there, here = _rows(old, new)
+        into[here] = given[there].to(into)
+    else:
+        into.copy_(given)
+
+
+def _rows(old: Vocab, new: Vocab) -> tuple[Tensor, Tensor]:
+    """Ids of the pieces that both have: in the old vocabulary, and in the new one."""
+    shared = [(old.id(piece), i) for i in range(len(new)) if (piece := new.piece(i)) in old]
+    both = torch.tensor(shared, dtype=torch.long).view(-1, 2)
+    return both[:, 0], both[:, 1]

@@ -1,0 +1,100 @@
+"""Whole commands as processes of their own, without the seconds that importing torch takes.
+
+Run as a script, this imports everything once and then forks a process for each order on standard input, a JSON object a
+line. Signals, exit codes, descriptors and the interpreter's end are those of a real `s2s`; only its beginning is skipped.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int  # exit code, or minus the signal that killed it
+    out: bytes
+    err: str
+
+
+class Zygote:
+    """Starts commands; `run` waits for their end."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch, self._count = scratch, 0
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+
+    def _ask(self, **order: object) -> int:
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def start(self, *argv: object, cwd: Path, stdin: bytes = b"", **environment: str) -> tuple[int, Path]:
+        """Begin a command; its process id, and the stem of the files that get its output."""
+        self._count += 1
+        stem = self._scratch / str(self._count)
+        stem.with_suffix(".in").write_bytes(stdin)
+        return self._ask(argv=[str(a) for a in argv], cwd=str(cwd), stem=str(stem), environment=environment), stem
+
+    def wait(self, pid: int, stem: Path) -> Done:
+        """The end of a command that was started."""
+        code = self._ask(wait=pid)
+        return Done(code, stem.with_suffix(".out").read_bytes(), stem.with_suffix(".err").read_text(errors="replace"))
+
+    def run(self, *argv: object, cwd: Path, stdin: bytes = b"", **environment: str) -> Done:
+        """A command from its beginning to its end."""
+        return self.wait(*self.start(*argv, cwd=cwd, stdin=stdin, **environment))
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def child(order: dict) -> None:
+    """Become the command of an order."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(order["cwd"])
+    os.environ.update(order["environment"])
+    create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    for descriptor, suffix, flags in ((0, ".in", os.O_RDONLY), (1, ".out", create), (2, ".err", create)):
+        file = os.open(order["stem"] + suffix, flags)
+        os.dup2(file, descriptor)
+        os.close(file)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+    sys.argv = ["s2s", *order["argv"]]
+    from s2s_cli.cli import main
+
+    main()
+
+
+def serve() -> None:
+    import sacrebleu  # noqa: F401
+    import torch._dynamo  # noqa: F401 - the first optimizer imports it
+
+    import s2s_cli.checkpoint.average
+    import s2s_cli.data.preprocess
+    import s2s_cli.evaluation.score
+    import s2s_cli.search.translate
+    import s2s_cli.training.train  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while line := sys.stdin.buffer.readline():
+        order = json.loads(line)
+        if "wait" in order:
+            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+        elif (answer := os.fork()) == 0:
+            child(order)
+            return
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -151,8 +151,11 @@ def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]
         side_tags = [] if side == "tgt" else tags
         if path is not None:
             return reuse(path, "tgt" if side == "tgt" else "src", rules, side_tags, reserved)
+        sample = _sample(_lines(sources, side), settings.vocab_sample, settings.seed)
+        if not any(sample):
+            raise DataError(f"{sources[0].name}: the training text is empty")
         return Vocab.train(
-            _sample(_lines(sources, side), settings.vocab_sample, settings.seed),
+            sample,
             size=settings.vocab_size,
             kind=settings.vocab_type,
             rules=rules,

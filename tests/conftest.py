@@ -8,17 +8,46 @@ import pytest
 import torch
 from zygote import Zygote
 
+from s2s_cli.checkpoint.bundle import save_bundle, sizes, weights_of
+from s2s_cli.config import SearchSettings, TransformerSettings
+from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.build import build_model
+
 torch.set_num_threads(1)
 
 WORDS = {
     **{"the": "der", "a": "ein", "dog": "Hund", "cat": "Kater", "man": "Mann", "sees": "sieht", "hears": "hört"},
-    **{"knows": "kennt", "old": "alte", "young": "junge", "and": "und", "today": "heute", "here": "hier", "not": "nicht"},
+    **{
+        "knows": "kennt",
+        "old": "alte",
+        "young": "junge",
+        "and": "und",
+        "today": "heute",
+        "here": "hier",
+        "not": "nicht",
+    },
 }
 
 # The least that a model needs to learn something in a few seconds.
 TINY = [
     *("--encoder-layers", 1, "--decoder-layers", 1, "--dim", 32, "--heads", 2, "--ffn-dim", 48, "--preset", "tiny"),
-    *("--precision", "fp32", "--batch-tokens", 256, "--lr", 0.01, "--warmup", 20, "--beam", 3, "--max-len", 24, "--patience", 0),
+    *(
+        "--precision",
+        "fp32",
+        "--batch-tokens",
+        256,
+        "--lr",
+        0.01,
+        "--warmup",
+        20,
+        "--beam",
+        3,
+        "--max-len",
+        24,
+        "--patience",
+        0,
+    ),
 ]
 
 
@@ -67,3 +96,33 @@ def run(s2s: Zygote, home: Path) -> Path:
     done = s2s.run("train", *TINY, "--max-updates", 160, "--valid-every", 40, "--keep-best", 4, cwd=home)
     assert done.code == 0, done.err
     return home / "run"
+
+
+@pytest.fixture(scope="session")
+def vocabs() -> Vocabs:
+    """One small vocabulary for both sides."""
+    vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400)
+    return Vocabs(vocab, vocab)
+
+
+MODEL = TransformerSettings(encoder_layers=1, decoder_layers=1, dim=16, heads=2, ffn_dim=24, dropout=0.0, tie="none")
+
+
+def random_model(vocabs: Vocabs, seed: int = 1) -> Seq2Seq:
+    """A model that has learned nothing, but says it with conviction, and something else for each sentence."""
+    torch.manual_seed(seed)
+    model = build_model(MODEL, sizes(vocabs)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("head.weight", "decoder")) and parameter.dim() > 1:
+                parameter.mul_(3.0)
+    return model
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, vocabs: Vocabs) -> Path:
+    """A bundle of such a model, for the test to read or to spoil."""
+    path = tmp_path / "bundle"
+    search = SearchSettings(beam=3, max_len=12)
+    save_bundle(path, weights_of(random_model(vocabs)), MODEL, search, vocabs, {"update": 7})
+    return path

@@ -68,7 +68,7 @@ def child(order: dict) -> None:
         file = os.open(order["stem"] + suffix, flags)
         os.dup2(file, descriptor)
         os.close(file)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv = ["s2s", *order["argv"]]
     from s2s_cli.cli import main
 

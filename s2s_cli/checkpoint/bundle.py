@@ -241,7 +241,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path} does not exist: {path.parent} is neither a run folder nor a bundle") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds no JSON object")

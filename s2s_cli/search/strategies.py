@@ -59,7 +59,7 @@ def beam_search(
     `state` has one row a sentence. At each step a sentence keeps the `beam` best continuations of its live hypotheses;
     those that end among them are finished. A sentence ends when no live hypothesis can still beat its `num_best`
     finished ones: log-probabilities only fall, so what a live one can reach at most is its log-probability over the
-    penalty of the longest output allowed.
+    penalty of the longest output allowed. A beam of 1 is greedy search, which ends where it first says so.
     """
     num_sentences, beam = len(limits.max_len), settings.beam
     device = memory.mask.device
@@ -117,7 +117,7 @@ def _is_done(
     best_live: float, finished: list[Hypothesis], max_len: int, num_best: int, settings: SearchSettings
 ) -> bool:
     """Whether no live hypothesis, the best of which has log-probability `best_live`, can still enter the `num_best` finished."""
-    if best_live == -torch.inf:
+    if best_live == -torch.inf or (finished and settings.beam == 1):  # greedy search ends with its one hypothesis
         return True
     if len(finished) < num_best:
         return False

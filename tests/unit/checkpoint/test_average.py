@@ -1,0 +1,108 @@
+"""Averages of bundles: the mean of each weight, of models that belong together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MODEL, random_model
+
+from s2s_cli.checkpoint.average import average
+from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, sizes, weights_of
+from s2s_cli.config import AverageSettings, SearchSettings
+from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.errors import BundleError, ConfigError, S2SError
+from s2s_cli.models.build import build_model
+
+CPU = torch.device("cpu")
+
+
+def save(path: Path, vocabs: Vocabs, seed: int, **origin: object) -> Path:
+    save_bundle(path, weights_of(random_model(vocabs, seed)), MODEL, SearchSettings(beam=seed + 1), vocabs, origin)
+    return path
+
+
+def average_of(tmp_path: Path, *paths: Path, **settings: object) -> dict[str, torch.Tensor]:
+    average(AverageSettings(bundle=list(paths), output=tmp_path / "mean", **settings))
+    return weights_of(open_bundle(tmp_path / "mean").load_model(CPU))
+
+
+def test_average_with_itself_is_itself(tmp_path: Path, vocabs: Vocabs) -> None:
+    path = save(tmp_path / "a", vocabs, 1)
+    mean = average_of(tmp_path, path, path, path)
+    ours = weights_of(random_model(vocabs, 1))
+    assert all(torch.equal(ours[name], mean[name]) for name in ours)
+
+
+def test_average_is_the_mean_and_order_is_nothing(tmp_path: Path, vocabs: Vocabs) -> None:
+    paths = [save(tmp_path / str(seed), vocabs, seed) for seed in (1, 2, 3)]
+    mean = average_of(tmp_path, *paths)
+    models = [weights_of(random_model(vocabs, seed)) for seed in (1, 2, 3)]
+    for name, tensor in mean.items():
+        assert torch.allclose(tensor, torch.stack([m[name] for m in models]).mean(dim=0), atol=1e-6)
+    again = average_of(tmp_path, *reversed(paths))
+    assert all(torch.equal(mean[name], again[name]) for name in mean)
+    assert open_bundle(tmp_path / "mean").search.beam == 4, "the first one's search settings"
+
+
+def test_different_models_are_refused(tmp_path: Path, vocabs: Vocabs) -> None:
+    first = save(tmp_path / "a", vocabs, 1)
+    wider = MODEL.model_copy(update={"ffn_dim": 32})
+    weights = weights_of(build_model(wider, sizes(vocabs)))
+    save_bundle(tmp_path / "b", weights, wider, SearchSettings(), vocabs, {})
+    with pytest.raises(BundleError, match="different shapes: ffn_dim 24 and 32"):
+        average_of(tmp_path, first, tmp_path / "b")
+    vocab = Vocab.train(["another text"], size=300)
+    save(tmp_path / "c", Vocabs(vocab, vocab), 1)
+    with pytest.raises(BundleError, match="different vocabularies"):
+        average_of(tmp_path, first, tmp_path / "c")
+    assert not (tmp_path / "mean").exists()
+
+
+def make_run(tmp_path: Path, vocabs: Vocabs, metric: str, values: list[float], higher: bool) -> Path:
+    """A run whose checkpoint of update i has seed i as its weights; the last one was saved by a signal."""
+    for i, value in enumerate(values, start=1):
+        scores = {"loss": 1.0} | {metric: value} | {"metric": metric, "higher_is_better": higher}
+        save(tmp_path / f"run/checkpoints/step-{i:07d}", vocabs, i, update=i, **scores)
+    save(tmp_path / f"run/checkpoints/step-{len(values) + 1:07d}", vocabs, 99, update=len(values) + 1)
+    (tmp_path / "run/checkpoints/.step-0000001.gone").mkdir()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher", "wanted", "seeds"),
+    [
+        ("bleu", True, {"best": 2}, {2, 4}),
+        ("ter", False, {"best": 2}, {1, 3}),
+        ("loss", False, {"best": 1}, {3}),
+        ("bleu", True, {"last": 2}, {3, 4}),
+        ("bleu", True, {}, {1, 2, 3, 4}),
+    ],
+)
+def test_best_last_and_all_of_a_run(
+    tmp_path: Path, vocabs: Vocabs, metric: str, higher: bool, wanted: dict, seeds: set
+) -> None:
+    run = make_run(tmp_path, vocabs, metric, [2.0, 5.0, 1.0, 5.0], higher)
+    chosen = [tmp_path / f"run/checkpoints/step-{seed:07d}" for seed in seeds]
+    mean = average_of(tmp_path, run, **wanted)
+    averaged = {item["bundle"] for item in open_bundle(tmp_path / "mean").origin["averaged"]}
+    assert averaged == {path.name for path in chosen}
+    if len(chosen) > 1:
+        again = average_of(tmp_path, *chosen)
+        assert all(torch.equal(mean[name], again[name]) for name in mean)
+
+
+def test_mistakes_are_named(tmp_path: Path, vocabs: Vocabs) -> None:
+    run = make_run(tmp_path, vocabs, "bleu", [1.0, 2.0], True)
+    with pytest.raises(ConfigError, match="keeps 2 validated checkpoints, 3 are wanted"):
+        average_of(tmp_path, run, last=3)
+    with pytest.raises(ConfigError, match="name one run"):
+        average_of(tmp_path, run, run, best=2)
+    with pytest.raises(BundleError, match="no run folder with checkpoints"):
+        average_of(tmp_path, tmp_path / "nothing")
+    with pytest.raises(BundleError, match="neither a run folder nor a bundle"):
+        average_of(tmp_path, tmp_path / "nothing", run)
+    (tmp_path / "mean").mkdir()
+    (tmp_path / "mean" / "thesis.txt").write_text("years of work")
+    with pytest.raises(S2SError, match="is no bundle"):
+        average_of(tmp_path, run)
+    assert (tmp_path / "mean" / "thesis.txt").read_text() == "years of work"

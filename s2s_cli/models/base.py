@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s_cli.data.loader import Batch
-from s2s_cli.models.heads import SoftmaxHead
+from s2s_cli.models.heads import Attended, SoftmaxHead, coverage_loss
 
 
 def _pick(value: Any, index: Tensor) -> Any:
@@ -39,10 +39,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Memory(Rows):
-    """What the encoder leaves of B source sentences: `states` [B, S, D], and `mask` [B, S], True at real positions."""
+    """What the encoder leaves of B sources: `states` [B, S, D]; `mask` [B, S], True at real positions; their ids `src` [B, S]."""
 
     states: Tensor
     mask: Tensor
+    src: Tensor
 
     @property
     def num_rows(self) -> int:
@@ -97,8 +98,8 @@ class Seq2Seq(nn.Module):
         """The decoder's state before the first token, one row for each sentence of `memory`."""
         raise NotImplementedError
 
-    def decode(self, tgt_in: Tensor, memory: Any) -> Tensor:
-        """The parallel pass: tgt_in [B, T], which begins with BOS -> hidden [B, T, D] for the head."""
+    def decode(self, tgt_in: Tensor, memory: Any) -> tuple[Tensor, Tensor | None]:
+        """The parallel pass: tgt_in [B, T], BOS first -> hidden [B, T, D]; attention [B, T, S] where the head reads it."""
         raise NotImplementedError
 
     def advance(self, tokens: Tensor, memory: Any, state: Any, attention: bool) -> tuple[Tensor, Tensor | None, Any]:
@@ -107,17 +108,30 @@ class Seq2Seq(nn.Module):
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """The loss of a batch, summed over real target tokens (teacher forcing)."""
-        hidden = self.decode(batch.tgt_in, self.encode(batch.src, batch.src_len))
+        memory = self.encode(batch.src, batch.src_len)
+        hidden, weights = self.decode(batch.tgt_in, memory)
         # Only real positions reach the output layer: its cost is the largest of a small model.
-        real = real_positions(batch.tgt_len, batch.tgt_in.shape[1]).flatten().nonzero().squeeze(1)  # [M]
+        num_positions = batch.tgt_in.shape[1]
+        real = real_positions(batch.tgt_len, num_positions).flatten().nonzero().squeeze(1)  # [M]
         hidden = hidden.flatten(0, 1).index_select(0, real)  # [M, D]
-        total, nll = self.head.loss(hidden, batch.tgt_out.flatten().index_select(0, real), label_smoothing)
+        attended = None
+        if self.head.reads_attention and weights is not None:
+            pieces = memory.src.index_select(0, real.div(num_positions, rounding_mode="floor"))
+            attended = Attended(weights.flatten(0, 1).index_select(0, real), pieces)
+        targets = batch.tgt_out.flatten().index_select(0, real)
+        total, nll = self.head.loss(hidden, attended, targets, label_smoothing)
+        if self.head.coverage_loss and weights is not None:
+            total = total + self.head.coverage_loss * coverage_loss(weights).flatten().index_select(0, real).sum()
         return Loss(total, nll, batch.num_tokens)
 
     def step(self, tokens: Tensor, memory: Any, state: Any, attention: bool = False) -> StepOut:
         """tokens [N] -> the log-probabilities of the next tokens. N is a multiple K of the memory's B sentences."""
-        hidden, weights, state = self.advance(tokens, memory, state, attention)
-        return StepOut(self.head.logp(hidden), weights, state)
+        copies = self.head.reads_attention
+        hidden, weights, state = self.advance(tokens, memory, state, attention or copies)
+        attended = None
+        if copies and weights is not None:
+            attended = Attended(weights, memory.src.repeat_interleave(len(tokens) // memory.num_rows, dim=0))
+        return StepOut(self.head.logp(hidden, attended), weights if attention else None, state)
 
 
 def real_positions(lengths: Tensor, size: int) -> Tensor:

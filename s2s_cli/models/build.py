@@ -8,17 +8,22 @@ from s2s_cli.models.transformer import Transformer
 
 
 def build_model(settings: ModelSettings, sizes: Sizes) -> Seq2Seq:
-    """A model with fresh weights, drawn from torch's global generator.
-
-    Raises ConfigError where settings and vocabularies do not go together.
-    """
-    if settings.tie == "all" and not sizes.shared:
-        raise ConfigError(
-            "model.tie is all, but source and target have vocabularies of their own: set it to target or none"
-        )
+    """A model with fresh weights, drawn from torch's global generator; ConfigError as in `check`."""
+    check(settings, sizes)
     if isinstance(settings, RnnSettings):
         return Rnn(settings, sizes)
     return Transformer(settings, sizes)
+
+
+def check(settings: ModelSettings, sizes: Sizes) -> None:
+    """Raise ConfigError where settings and vocabularies do not go together."""
+    if sizes.shared:
+        return
+    apart = "but source and target have vocabularies of their own"
+    if settings.tie == "all":
+        raise ConfigError(f"model.tie is all, {apart}: set it to target or none")
+    if settings.head == "copy":
+        raise ConfigError(f"model.head is copy, {apart}: preprocess with shared_vocab, or set it to softmax")
 
 
 def num_parameters(model: Seq2Seq) -> int:

@@ -4,34 +4,107 @@ Only this file knows how the distribution is made. It never holds the logits of 
 they would be the largest tensor of a training step by far.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from s2s_cli.config import ArchitectureSettings
 
 _CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
+_NOTHING = 1e-30  # for the logarithm of a probability that may be 0
+
+
+class Attended(NamedTuple):
+    """Where M positions look: attention weights [M, S], and the pieces [M, S] that stand there."""
+
+    weights: Tensor
+    pieces: Tensor
 
 
 class SoftmaxHead(nn.Module):
     """softmax(W·h + b). W [V, D] is the weight of an embedding, which may serve as one too (Press and Wolf 2017)."""
+
+    reads_attention = False
+    coverage_loss = 0.0
 
     def __init__(self, table: nn.Embedding) -> None:
         super().__init__()
         self.weight = table.weight
         self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
 
-    def logp(self, hidden: Tensor) -> Tensor:
-        """hidden [N, D] -> log-probabilities [N, V] in fp32."""
+    def logp(self, hidden: Tensor, attended: Attended | None = None) -> Tensor:
+        """hidden [M, D] -> log-probabilities [M, V] in fp32."""
         return F.log_softmax(F.linear(hidden, self.weight, self.bias), dim=-1, dtype=torch.float32)
 
-    def loss(self, hidden: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, hidden: Tensor, attended: Attended | None, targets: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
         """hidden [M, D], targets [M] -> (label-smoothed cross-entropy, plain cross-entropy), both summed, in nats.
 
         The smoothed target gives 1 - ε to the reference and spreads ε over all V pieces (Szegedy et al. 2016).
         """
         total, nll = _ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets, label_smoothing)
         return total, nll
+
+
+class CopyHead(SoftmaxHead):
+    """The pointer-generator (See et al. 2017): g · softmax + (1 - g) · the attention mass on the places of each source piece.
+
+    g = σ(v·h + b) for each position, from h alone, in which state and context have met. Source and target share one
+    vocabulary, whose subwords spell every word, so that no place for unknown words is needed: V stays V.
+    """
+
+    reads_attention = True
+
+    def __init__(self, table: nn.Embedding, coverage_loss: float) -> None:
+        super().__init__(table)
+        self.coverage_loss = coverage_loss
+        self.generate = nn.Linear(table.embedding_dim, 1)
+
+    def logp(self, hidden: Tensor, attended: Attended | None = None) -> Tensor:
+        """hidden [M, D] -> log-probabilities [M, V] in fp32."""
+        assert attended is not None
+        logp = super().logp(hidden)
+        gate = self.generate(hidden).float()
+        copied = torch.zeros_like(logp).scatter_add(1, attended.pieces, attended.weights.float())
+        copied = copied.clamp(min=_NOTHING).log() + F.logsigmoid(-gate)
+        return torch.logaddexp(logp + F.logsigmoid(gate), copied)
+
+    def loss(
+        self, hidden: Tensor, attended: Attended | None, targets: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `SoftmaxHead.loss`. A chunk's log-probabilities are made again on the way back rather than kept."""
+        assert attended is not None
+        size = max(1, _CHUNK // self.weight.shape[0])
+        parts = zip(*(t.split(size) for t in (hidden, attended.weights, attended.pieces, targets)), strict=True)
+        sums = [
+            checkpoint(self._chunk, *part, label_smoothing, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+        total, nll = (torch.stack(column).sum() for column in zip(*sums, strict=True))
+        return total, nll.detach()
+
+    def _chunk(
+        self, hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        logp = self.logp(hidden, Attended(weights, pieces))
+        nll = -logp.gather(1, targets[:, None]).sum()
+        if not label_smoothing:
+            return nll, nll
+        return (1.0 - label_smoothing) * nll - label_smoothing * logp.mean(dim=1).sum(), nll
+
+
+def build_head(settings: ArchitectureSettings, table: nn.Embedding) -> SoftmaxHead:
+    """The head that the settings name; `table` [V, D] is its weight."""
+    return CopyHead(table, settings.coverage_loss) if settings.head == "copy" else SoftmaxHead(table)
+
+
+def coverage_loss(weights: Tensor) -> Tensor:
+    """Attention weights [B, T, S] -> Σ_s min(weight, sum of the weights before) [B, T] (See et al. 2017)."""
+    return torch.minimum(weights, weights.cumsum(dim=1) - weights).sum(dim=2)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -1,15 +1,18 @@
-"""The parts that model families are made of: dropout, positions, embeddings, attention, feed-forward.
+"""The parts that model families are made of: dropout, norms, embeddings, attention, feed-forward.
 
 Each is the plain textbook function. Where a kernel of torch is slow on a processor, the same function is written here in
 another way, and a test holds the two together. This file knows no batch, no loss and no search.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 
 
 class Dropout(nn.Module):
@@ -31,6 +34,18 @@ class Dropout(nn.Module):
         return _ByteDropout.apply(x, round(self.rate * 256))
 
 
+class VariationalDropout(Dropout):
+    """Dropout of the same elements at all positions of a sentence (Gal and Ghahramani 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, T, D]."""
+        return x * self.mask(x.shape[0], x.shape[2], x) if self.training else x
+
+    def mask(self, num_rows: int, width: int, like: Tensor) -> Tensor:
+        """What to multiply all positions with: [num_rows, 1, width], of the device and type of `like`."""
+        return super().forward(like.new_ones(num_rows, 1, width))
+
+
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
@@ -45,18 +60,24 @@ class _ByteDropout(torch.autograd.Function):
         return grad * ctx.keep * ctx.scale, None
 
 
-def sinusoidal_positions(start: int, num: int, dim: int, device: torch.device) -> Tensor:
-    """Positions start … start+num-1 as [num, dim]: sines in the first half, cosines in the second (Vaswani et al. 2017)."""
-    position = torch.arange(start, start + num, device=device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / dim))
-    return torch.cat([torch.sin(position * rate), torch.cos(position * rate)], dim=1)
-
-
 def embedding(num: int, dim: int) -> nn.Embedding:
     """An embedding whose rows have length about 1, so that it can serve as output layer too."""
     table = nn.Embedding(num, dim)
     nn.init.normal_(table.weight, std=dim**-0.5)
     return table
+
+
+def norm(kind: str, dim: int) -> nn.Module:
+    """`layer`: (x - mean) / deviation · g + b (Ba et al. 2016); `rms`: x / root mean square · g (Zhang and Sennrich 2019)."""
+    return nn.LayerNorm(dim) if kind == "layer" else nn.RMSNorm(dim, eps=1e-5)
+
+
+def xavier(*linears: nn.Linear) -> None:
+    """Uniform weights of variance 2 / (inputs + outputs) (Glorot and Bengio 2010), biases zero."""
+    for linear in linears:
+        nn.init.xavier_uniform_(linear.weight)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
 
 
 def padding_bias(mask: Tensor) -> Tensor:
@@ -70,14 +91,25 @@ def causal_bias(num: int, device: torch.device) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention in plain products: q [B, H, T, d], k and v [B, H, S, d] -> ([B, H, T, d], weights)."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, T, S]
+    """Scaled dot-product attention in plain products: q [B, H, T, d], k and v [B, G, S, d] -> ([B, H, T, d], weights).
+
+    Query heads h·H/G to (h+1)·H/G - 1 read key head h: they stand as positions of one head, so that it is not copied.
+    """
+    heads, groups = q.shape[1], k.shape[1]
+    q = q * q.shape[-1] ** -0.5
+    if heads != groups:
+        q = q.unflatten(1, (groups, -1)).flatten(2, 3)  # [B, G, H/G·T, d]
+    scores = q @ k.transpose(-2, -1)
+    if heads != groups:
+        scores = scores.unflatten(2, (heads // groups, -1)).flatten(1, 2)  # [B, H, T, S]
     if bias is not None:
         scores = scores + bias
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
-    if dropout is not None:
-        weights = dropout(weights)
-    return weights @ v, weights
+    kept = weights if dropout is None else dropout(weights)
+    if heads == groups:
+        return kept @ v, weights
+    x = kept.unflatten(1, (groups, -1)).flatten(2, 3) @ v
+    return x.unflatten(2, (heads // groups, -1)).flatten(1, 2), weights
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -91,57 +123,96 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries, keys and values of self-attention come from one product."""
+    """Multi-head attention (Vaswani et al. 2017), the H query heads in groups over G key heads (Ainslie et al. 2023)."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, kv_heads: int | None = None) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.kv_heads = heads, kv_heads or heads
         self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
+        self.kv = nn.Linear(dim, 2 * dim // heads * self.kv_heads)
         self.out = nn.Linear(dim, dim)
         self.dropout = Dropout(dropout)
-        for weight in (self.q.weight, *self.kv.weight.chunk(2), self.out.weight):
-            nn.init.xavier_uniform_(weight)
-        for linear in (self.q, self.kv, self.out):
-            nn.init.zeros_(linear.bias)
+        xavier(self.q)
+        for half in self.kv.weight.chunk(2):
+            nn.init.xavier_uniform_(half)
+        nn.init.zeros_(self.kv.bias)
+        xavier(self.out)
 
     def queries(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> [B, H, T, d]."""
         return split_heads(self.q(x), self.heads)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, S, D] -> keys and values, [B, H, S, d] each."""
+        """x [B, S, D] -> keys and values, [B, G, S, d] each."""
         k, v = self.kv(x).chunk(2, dim=-1)
-        return split_heads(k, self.heads), split_heads(v, self.heads)
+        return split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
 
-    def forward(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        """q [B, H, T, d] over kv [B, H, S, d], with `bias` added to the scores -> [B, T, D]."""
+    def attend(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]."""
         if q.device.type == "cuda":
             rate = self.dropout.rate if self.training else 0.0
             mask = None if bias is None else bias.to(q.dtype)
-            return self.out(join_heads(F.scaled_dot_product_attention(q, *kv, attn_mask=mask, dropout_p=rate)))
+            k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
+            return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.
         return self.out(join_heads(attend(q, *kv, bias, self.dropout)[0]))
 
-    def with_weights(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `forward`, and the attention weights as their mean over the heads [B, T, S]."""
+    def attend_with_weights(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `attend`, and the attention weights, before dropout, as their mean over the heads [B, T, S]."""
         x, weights = attend(q, *kv, bias, self.dropout)
         return self.out(join_heads(x)), weights.float().mean(dim=1)
 
 
+class CoverageAttention(Attention):
+    """Attention that knows how much weight each source position has had from the target positions before.
+
+    A learned vector times that sum is added to each key, as in See et al. 2017. They sum the weights that so arise; here
+    the sum is over the weights as they are without coverage, so that all target positions are computed at once.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, kv_heads: int | None = None) -> None:
+        super().__init__(dim, heads, dropout, kv_heads)
+        self.coverage = nn.Parameter(torch.zeros(heads, 1, dim // heads))
+
+    def attend_with_coverage(
+        self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor, covered: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `attend_with_weights`, and the coverage [B, T, S] after each position.
+
+        `covered` [B, T, S] is the coverage before it; None where the T positions follow each other from the first on.
+        """
+        plain = attend(q, *kv, bias, None)[1].float().mean(dim=1)
+        if covered is None:
+            after = plain.cumsum(dim=1)
+            covered = after - plain
+        else:
+            after = covered + plain
+        strength = (q * self.coverage).sum(dim=-1, keepdim=True) * q.shape[-1] ** -0.5  # [B, H, T, 1]
+        x, weights = self.attend_with_weights(q, kv, bias + strength * covered[:, None])
+        return x, weights, after
+
+
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between: [..., D] -> [..., D]."""
+    """Two linear maps with an activation between: [..., D] -> [..., D]. swiglu: silu(Wx) ⊙ Vx between (Shazeer 2020)."""
 
     def __init__(self, dim: int, inner: int, activation: str, dropout: float) -> None:
         super().__init__()
-        self.up = nn.Linear(dim, inner)
+        self.gated = activation == "swiglu"
+        self.up = nn.Linear(dim, 2 * inner if self.gated else inner)
         self.down = nn.Linear(inner, dim)
-        self.activation = F.relu if activation == "relu" else F.gelu
+        self.activation = _ACTIVATIONS[activation]
         self.dropout = Dropout(dropout)
-        for linear in (self.up, self.down):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        xavier(self.up, self.down)
+        if self.gated:
+            for half in self.up.weight.chunk(2):
+                nn.init.xavier_uniform_(half)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        return self.down(self.dropout(self.activation(self.up(x))))
+        x = self.up(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            x = self.activation(gate) * x
+        else:
+            x = self.activation(x)
+        return self.down(self.dropout(x))

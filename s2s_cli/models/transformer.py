@@ -1,27 +1,31 @@
-"""The Transformer (Vaswani et al. 2017), behind the contract of `base.py`.
+"""The Transformer (Vaswani et al. 2017) and what has become of it, behind the contract of `base.py`.
 
-The parallel pass and the step share every block: a step is the parallel pass over one position whose self-attention
-also sees the cached keys and values of the positions before it.
+The parallel pass and the step share every block: a step is the parallel pass over one position that also sees what is
+known of the positions before it.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
+from s2s_cli.models.autoregression import Past, autoregression
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State, real_positions
-from s2s_cli.models.heads import SoftmaxHead
+from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import (
     Attention,
+    CoverageAttention,
     Dropout,
     FeedForward,
     causal_bias,
     embedding,
+    norm,
     padding_bias,
-    sinusoidal_positions,
 )
+from s2s_cli.models.positions import Order, Positions, rotate
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -36,10 +40,11 @@ class TransformerMemory(Memory):
 
 @dataclass(frozen=True)
 class TransformerState(State):
-    """Keys and values [N, H, t, d] of the t positions so far, by layer; `num_past` is t."""
+    """What each layer knows of the positions so far, how many they are, and the coverage [N, S] of a head that has one."""
 
-    past: tuple[KeysValues, ...]
+    past: tuple[Past, ...]
     num_past: int
+    coverage: Tensor | None
 
 
 class Residual(nn.Module):
@@ -47,7 +52,7 @@ class Residual(nn.Module):
 
     def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(settings.dim)
+        self.norm = norm(settings.normalization, settings.dim)
         self.dropout = Dropout(settings.dropout)
         self.pre = settings.norm == "pre"
 
@@ -66,64 +71,73 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
-        self.attention = Attention(settings.dim, settings.heads, settings.attention_dropout)
+        self.attention = Attention(settings.dim, settings.heads, settings.attention_dropout, settings.kv_heads)
         self.around_attention = Residual(settings)
-        self.feed_forward = FeedForward(
-            settings.dim, settings.ffn_dim, settings.activation, settings.activation_dropout
-        )
+        self.feed_forward = _feed_forward(settings)
         self.around_feed_forward = Residual(settings)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, order: Order) -> Tensor:
         """x [B, S, D] -> [B, S, D]."""
         y = self.around_attention.enter(x)
-        y = self.attention(self.attention.queries(y), self.attention.keys_values(y), bias)
-        x = self.around_attention.leave(x, y)
+        k, v = self.attention.keys_values(y)
+        q = rotate(self.attention.queries(y), order.rotation)
+        x = self.around_attention.leave(x, self.attention.attend(q, (rotate(k, order.rotation), v), order.bias))
         return self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
 
 
-class DecoderLayer(nn.Module):
-    """Self-attention, attention over the encoder memory, feed-forward."""
+class LayerOut(NamedTuple):
+    """Of a decoder layer: the stream [N, T, D], what it knows of all positions, cross-attention and coverage [B, K·T, S]."""
 
-    def __init__(self, settings: TransformerSettings) -> None:
+    x: Tensor
+    past: Past
+    weights: Tensor | None
+    coverage: Tensor | None
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention or what stands in its place, attention over the encoder memory, feed-forward."""
+
+    def __init__(self, settings: TransformerSettings, coverage: bool) -> None:
         super().__init__()
-        self.self_attention = Attention(settings.dim, settings.heads, settings.attention_dropout)
+        self.self_attention = autoregression(settings)
         self.around_self_attention = Residual(settings)
-        self.cross_attention = Attention(settings.dim, settings.heads, settings.attention_dropout)
+        kind = CoverageAttention if coverage else Attention
+        self.cross_attention = kind(settings.dim, settings.heads, settings.attention_dropout, settings.kv_heads)
         self.around_cross_attention = Residual(settings)
-        self.feed_forward = FeedForward(
-            settings.dim, settings.ffn_dim, settings.activation, settings.activation_dropout
-        )
+        self.feed_forward = _feed_forward(settings)
         self.around_feed_forward = Residual(settings)
 
     def forward(
         self,
         x: Tensor,
-        past: KeysValues | None,
-        causal: Tensor | None,
+        past: Past | None,
+        order: Order,
         cross: KeysValues,
         cross_bias: Tensor,
         attention: bool = False,
-    ) -> tuple[Tensor, KeysValues, Tensor | None]:
-        """x [N, T, D] after `past` -> ([N, T, D], all keys and values, cross-attention weights [B, K·T, S] if asked for)."""
-        y = self.around_self_attention.enter(x)
-        keys, values = self.self_attention.keys_values(y)
-        if past is not None:
-            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        x = self.around_self_attention.leave(
-            x, self.self_attention(self.self_attention.queries(y), (keys, values), causal)
-        )
+        coverage: Tensor | None = None,
+    ) -> LayerOut:
+        """x [N, T, D] after `past`; the weights are given if `attention` asks for them."""
+        y, past = self.self_attention(self.around_self_attention.enter(x), past, order)
+        x = self.around_self_attention.leave(x, y)
         # The K hypotheses of a sentence stand as positions of one query, so that its memory is neither copied nor read K times.
         y = self.around_cross_attention.enter(x)
         num_sentences = cross[0].shape[0]
-        queries = self.cross_attention.queries(y.reshape(num_sentences, -1, y.shape[-1]))  # [B, H, K·T, d]
+        q = self.cross_attention.queries(y.reshape(num_sentences, -1, y.shape[-1]))  # [B, H, K·T, d]
         weights = None
-        if attention:
-            y, weights = self.cross_attention.with_weights(queries, cross, cross_bias)
+        if isinstance(self.cross_attention, CoverageAttention):
+            y, weights, coverage = self.cross_attention.attend_with_coverage(q, cross, cross_bias, coverage)
+        elif attention:
+            y, weights = self.cross_attention.attend_with_weights(q, cross, cross_bias)
         else:
-            y = self.cross_attention(queries, cross, cross_bias)
+            y = self.cross_attention.attend(q, cross, cross_bias)
         x = self.around_cross_attention.leave(x, y.view(x.shape))
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
-        return x, (keys, values), weights
+        return LayerOut(x, past, weights, coverage)
+
+
+def _feed_forward(settings: TransformerSettings) -> FeedForward:
+    return FeedForward(settings.dim, settings.ffn_dim, settings.activation, settings.activation_dropout)
 
 
 class Transformer(Seq2Seq):
@@ -131,58 +145,93 @@ class Transformer(Seq2Seq):
 
     def __init__(self, settings: TransformerSettings, sizes: Sizes) -> None:
         super().__init__()
-        self.dim = settings.dim
+        dim = settings.dim
+        self.settings = settings
         tie = settings.tie or ("all" if sizes.shared else "target")
-        self.tgt_embedding = embedding(sizes.tgt, settings.dim)
-        self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, settings.dim)
-        self.head = SoftmaxHead(embedding(sizes.tgt, settings.dim) if tie == "none" else self.tgt_embedding)
+        self.tgt_embedding = embedding(sizes.tgt, dim)
+        self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, dim)
+        self.head = build_head(settings, embedding(sizes.tgt, dim) if tie == "none" else self.tgt_embedding)
         self.dropout = Dropout(settings.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(settings) for _ in range(settings.decoder_layers))
-        final_norm = settings.norm == "pre"
-        self.encoder_norm = nn.LayerNorm(settings.dim) if final_norm else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(settings.dim) if final_norm else nn.Identity()
+        last = settings.decoder_layers - 1
+        self.decoder = nn.ModuleList(
+            DecoderLayer(settings, settings.coverage and number == last) for number in range(settings.decoder_layers)
+        )
+        self.encoder_norm = norm(settings.normalization, dim) if settings.norm == "pre" else nn.Identity()
+        self.decoder_norm = norm(settings.normalization, dim) if settings.norm == "pre" else nn.Identity()
+        self.src_positions = Positions(settings, two_ways=True)
+        self.tgt_positions = Positions(settings, two_ways=False, attends=settings.autoregression == "attention")
+        if settings.init == "depth":
+            _scale_by_depth(self.encoder)
+            _scale_by_depth(self.decoder)
 
-    def _embed(self, table: nn.Embedding, ids: Tensor, start: int = 0) -> Tensor:
-        positions = sinusoidal_positions(start, ids.shape[1], self.dim, ids.device)
-        return self.dropout(table(ids) * math.sqrt(self.dim) + positions)
+    def _embed(self, table: nn.Embedding, positions: Positions, ids: Tensor, start: int = 0) -> Tensor:
+        x = table(ids) * math.sqrt(self.settings.dim)
+        vectors = positions.vectors(start, ids.shape[1], ids.device)
+        return self.dropout(x if vectors is None else x + vectors)
+
+    def _is_left_out(self, last: bool = False) -> bool:
+        """Whether training passes over a layer this time; never the `last` one of a decoder whose attention the head reads."""
+        rate = self.settings.layer_drop
+        return self.training and rate > 0.0 and not (last and self.head.reads_attention) and bool(torch.rand(()) < rate)
 
     def encode(self, src: Tensor, src_len: Tensor) -> TransformerMemory:
         """See `Seq2Seq.encode`; the decoder's keys and values over the memory are computed here, once a sentence."""
         mask = real_positions(src_len, src.shape[1])
         bias = padding_bias(mask)
-        x = self._embed(self.src_embedding, src)
+        order = self.src_positions.order(0, src.shape[1], src.device, bias)
+        x = self._embed(self.src_embedding, self.src_positions, src)
         for layer in self.encoder:
-            x = layer(x, bias)
+            if not self._is_left_out():
+                x = layer(x, order)
         x = self.encoder_norm(x)
         cross = tuple(layer.cross_attention.keys_values(x) for layer in self.decoder)  # type: ignore[union-attr, operator]
-        return TransformerMemory(states=x, mask=mask, bias=bias, cross=cross)
+        return TransformerMemory(states=x, mask=mask, src=src, bias=bias, cross=cross)
 
     def start(self, memory: TransformerMemory) -> TransformerState:
         """No positions yet."""
-        empty = tuple((k[:, :, :0], v[:, :, :0]) for k, v in memory.cross)
-        return TransformerState(past=empty, num_past=0)
+        layers = zip(self.decoder, memory.cross, strict=True)
+        past = tuple(layer.self_attention.start(keys) for layer, (keys, _) in layers)  # type: ignore[union-attr, operator]
+        coverage = memory.states.new_zeros(memory.mask.shape, dtype=torch.float32) if self.settings.coverage else None
+        return TransformerState(past, 0, coverage)
 
-    def decode(self, tgt_in: Tensor, memory: TransformerMemory) -> Tensor:
+    def decode(self, tgt_in: Tensor, memory: TransformerMemory) -> tuple[Tensor, Tensor | None]:
         """See `Seq2Seq.decode`."""
-        x = self._embed(self.tgt_embedding, tgt_in)
-        causal = causal_bias(tgt_in.shape[1], tgt_in.device)
-        for layer, cross in zip(self.decoder, memory.cross, strict=True):
-            x, _, _ = layer(x, None, causal, cross, memory.bias)
-        return self.decoder_norm(x)
+        num, device = tgt_in.shape[1], tgt_in.device
+        x = self._embed(self.tgt_embedding, self.tgt_positions, tgt_in)
+        order = self.tgt_positions.order(0, num, device, causal_bias(num, device))
+        weights = None
+        for number, (layer, cross) in enumerate(zip(self.decoder, memory.cross, strict=True), start=1):
+            last = number == len(self.decoder)
+            if not self._is_left_out(last):
+                x, _, weights, _ = layer(x, None, order, cross, memory.bias, last and self.head.reads_attention)
+        return self.decoder_norm(x), weights
 
     def advance(
         self, tokens: Tensor, memory: TransformerMemory, state: TransformerState, attention: bool
     ) -> tuple[Tensor, Tensor | None, TransformerState]:
         """See `Seq2Seq.advance`."""
-        x = self._embed(self.tgt_embedding, tokens[:, None], state.num_past)  # [N, 1, D]
+        x = self._embed(self.tgt_embedding, self.tgt_positions, tokens[:, None], state.num_past)  # [N, 1, D]
+        order = self.tgt_positions.order(state.num_past, 1, tokens.device, None)
+        coverage = None if state.coverage is None else state.coverage.unflatten(0, (memory.num_rows, -1))  # [B, K, S]
         past, weights = [], None
-        for number, layer in enumerate(self.decoder):
-            last = number == len(self.decoder) - 1
-            x, kv, weights = layer(
-                x, state.past[number], None, memory.cross[number], memory.bias, attention=attention and last
-            )
-            past.append(kv)
+        for number, layer in enumerate(self.decoder, start=1):
+            cross = memory.cross[number - 1]
+            last = number == len(self.decoder)
+            out = layer(x, state.past[number - 1], order, cross, memory.bias, attention and last, coverage)
+            x, weights, coverage = out.x, out.weights, out.coverage
+            past.append(out.past)
         if weights is not None:
             weights = weights.flatten(0, 1)  # [B, K, S] -> [N, S]
-        return self.decoder_norm(x).squeeze(1), weights, TransformerState(tuple(past), state.num_past + 1)
+        if coverage is not None:
+            coverage = coverage.flatten(0, 1)
+        return self.decoder_norm(x).squeeze(1), weights, TransformerState(tuple(past), state.num_past + 1, coverage)
+
+
+def _scale_by_depth(layers: nn.ModuleList) -> None:
+    """Divide the matrices of the l-th layer by √l (Zhang et al. 2019), so that the sum of many layers stays in bounds."""
+    with torch.no_grad():
+        for number, layer in enumerate(layers, start=1):
+            for parameter in layer.parameters():
+                if parameter.dim() == 2:
+                    parameter.div_(math.sqrt(number))

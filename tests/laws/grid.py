@@ -6,7 +6,7 @@ The options are read off the settings themselves, so that a new one is in the gr
 import random
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -16,14 +16,20 @@ from s2s_cli.config import ModelSettings, RnnSettings, TransformerSettings
 from s2s_cli.data.loader import Batch
 from s2s_cli.errors import ConfigError
 from s2s_cli.models.base import Seq2Seq, Sizes
-from s2s_cli.models.build import build_model
+from s2s_cli.models.build import build_model, check
 
 BOS, EOS, PAD = 1, 2, 0
 VOCAB = 24
 # What no type tells: the values of numbers that make a difference.
 NUMBERS: dict[type, dict[str, list[Any]]] = {
-    TransformerSettings: {"encoder_layers": [1, 2], "decoder_layers": [1, 2]},
-    RnnSettings: {"encoder_layers": [1, 3], "decoder_layers": [1, 3]},
+    TransformerSettings: {
+        "encoder_layers": [1, 2],
+        "decoder_layers": [1, 2],
+        "kv_heads": [None, 2, 1],
+        "layer_drop": [0.0, 0.5],
+        "coverage_loss": [0.0, 0.5],
+    },
+    RnnSettings: {"encoder_layers": [1, 3], "decoder_layers": [1, 3], "coverage_loss": [0.0, 0.5]},
 }
 TINY: dict[type, dict[str, Any]] = {
     TransformerSettings: {"dim": 16, "heads": 4, "ffn_dim": 24},
@@ -70,32 +76,41 @@ def options(family: type[ModelSettings]) -> dict[str, list[Any]]:
 
 
 def make(family: type[ModelSettings], choice: dict[str, Any]) -> Case | None:
-    """The case of these values, or None where the settings or the builder refuse them together."""
+    """The case of these values, or None where they are refused together."""
     defaults = {name: values[0] for name, values in options(family).items()}
     rest = {name: value for name, value in choice.items() if name != "shared"}
     told = [f"{name}={value}" for name, value in choice.items() if value != defaults[name]]
     try:
-        case = Case(f"{family.__name__[:3].lower()}:{','.join(told)}", family(**TINY[family], **rest), choice["shared"])
-        build_model(case.settings, Sizes(src=VOCAB, tgt=VOCAB, shared=case.shared))
+        settings = family(**TINY[family], **rest)
+        check(settings, Sizes(src=VOCAB, tgt=VOCAB, shared=choice["shared"]))
     except (ValidationError, ConfigError):
         return None
-    return case
+    return Case(f"{family.__name__[:3].lower()}:{','.join(told)}", settings, choice["shared"])
 
 
 def pairwise(family: type[ModelSettings]) -> list[Case]:
     """Few cases in which every pair of values that goes together stands at least once."""
     chance = random.Random(1)
     values = options(family)
-    cases = [case for case in [make(family, {name: v[0] for name, v in values.items()})] if case]
-    todo = [{(a, x), (b, y)} for a, b in combinations(values, 2) for x, y in product(values[a], values[b])]
-    while todo:
-        wanted = dict(todo.pop())
-        for _ in range(50):
-            choice = {name: wanted.get(name, chance.choice(v)) for name, v in values.items()}
-            if case := make(family, choice):
-                cases.append(case)
-                todo = [pair for pair in todo if not pair <= set(choice.items())]
-                break
+    todo = {frozenset([(a, x), (b, y)]) for a, b in combinations(values, 2) for x in values[a] for y in values[b]}
+
+    def draw(wanted: dict[str, Any]) -> tuple[int, dict[str, Any], Case] | None:
+        choice = {name: wanted.get(name, chance.choice(options)) for name, options in values.items()}
+        case = make(family, choice)
+        return (sum(pair <= choice.items() for pair in todo), choice, case) if case else None
+
+    drawn = draw({name: options[0] for name, options in values.items()})
+    cases = []
+    while drawn:
+        _, choice, case = drawn
+        cases.append(case)
+        todo = {pair for pair in todo if not pair <= choice.items()}
+        drawn = None
+        while todo and not drawn:
+            wanted = min(todo, key=repr)
+            drawn = max(filter(None, [draw(dict(wanted)) for _ in range(40)]), key=lambda d: d[0], default=None)
+            if not drawn:
+                todo.remove(wanted)
     return cases
 
 

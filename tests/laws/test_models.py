@@ -9,6 +9,7 @@ from torch import Tensor
 
 from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.heads import Attended
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
 
@@ -30,7 +31,12 @@ def tgt_in(rows: list[list[int]]) -> Tensor:
 def parallel(model: Seq2Seq, src: list[list[int]], tgt: list[list[int]], extra: int = 0, fill: int = PAD) -> Tensor:
     """Log-probabilities [B, T, V] of all positions at once, with `extra` columns of `fill` behind the sources."""
     memory = model.encode(*pad(src, extra, fill))
-    return model.head.logp(model.decode(tgt_in(tgt), memory))
+    hidden, weights = model.decode(tgt_in(tgt), memory)
+    if weights is None:
+        return model.head.logp(hidden)
+    pieces = memory.src[:, None].expand_as(weights).flatten(0, 1)
+    logp = model.head.logp(hidden.flatten(0, 1), Attended(weights.flatten(0, 1), pieces))
+    return logp.unflatten(0, hidden.shape[:2])
 
 
 def stepwise(model: Seq2Seq, tokens: Tensor, memory, state) -> Tensor:
@@ -155,13 +161,22 @@ def test_a_model_with_itself_is_that_model(case: Case):
 def test_the_loss_is_what_the_steps_say(case: Case):
     model = case.build()
     loss = model(batch_of(SRC, TGT), label_smoothing=0.1)
-    logp = parallel(model, SRC, TGT)
-    picked = [logp[row, position] for row, tgt in enumerate(TGT) for position in range(len(tgt))]
-    nll = -sum(float(p[piece]) for p, piece in zip(picked, (piece for tgt in TGT for piece in tgt), strict=True))
-    smooth = -sum(float(p.mean()) for p in picked)
-    assert loss.num_tokens == len(picked)
+    nll = smooth = again = 0.0
+    for src, tgt in zip(SRC, TGT, strict=True):
+        memory = model.encode(*pad([src]))
+        state, covered = model.start(memory), torch.zeros(len(src))
+        for before, piece in zip([BOS, *tgt], tgt, strict=False):
+            out = model.step(torch.tensor([before]), memory, state, attention=True)
+            state = out.state
+            nll -= float(out.logp[0, piece])
+            smooth -= float(out.logp[0].mean())
+            if case.settings.coverage_loss:
+                again += float(torch.minimum(out.attention[0], covered).sum())
+                covered += out.attention[0]
+    assert loss.num_tokens == sum(map(len, TGT))
     assert math.isclose(float(loss.nll), nll, rel_tol=1e-4)
-    assert math.isclose(float(loss.total), 0.9 * nll + 0.1 * smooth, rel_tol=1e-4)
+    wanted = 0.9 * nll + 0.1 * smooth + case.settings.coverage_loss * again
+    assert math.isclose(float(loss.total), wanted, rel_tol=1e-4)
 
 
 @EACH

@@ -36,7 +36,7 @@ def gradients(loss, *of):
 def test_loss_and_gradient_are_those_of_torch(rows, dim, vocab, smoothing, chunk):
     head, hidden, targets = problem(rows, dim, vocab)
     with patch.object(heads, "_CHUNK", chunk):
-        total, nll = head.loss(hidden, targets, smoothing)
+        total, nll = head.loss(hidden, None, targets, smoothing)
         found = gradients(3.0 * total, hidden, head.weight, head.bias)
     logits = F.linear(hidden, head.weight, head.bias)
     wanted = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
@@ -50,7 +50,7 @@ def test_loss_and_gradient_are_those_of_torch(rows, dim, vocab, smoothing, chunk
 def test_under_bf16_autocast(smoothing):
     head, hidden, targets = problem(300, 32, 100)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        total, _ = head.loss(hidden, targets, smoothing)
+        total, _ = head.loss(hidden, None, targets, smoothing)
     wanted = F.cross_entropy(
         F.linear(hidden, head.weight, head.bias), targets, label_smoothing=smoothing, reduction="sum"
     )
@@ -66,9 +66,9 @@ def test_under_bf16_autocast(smoothing):
 def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen):
     head, hidden, targets = problem(12, 6, 20)
     parts = {"weight": head.weight, "bias": head.bias, "hidden": hidden}
-    wanted = dict(zip(parts, gradients(head.loss(hidden, targets, 0.1)[0], *parts.values()), strict=True))
+    wanted = dict(zip(parts, gradients(head.loss(hidden, None, targets, 0.1)[0], *parts.values()), strict=True))
     parts[frozen].requires_grad_(False)
-    head.loss(hidden, targets, 0.1)[0].backward()
+    head.loss(hidden, None, targets, 0.1)[0].backward()
     for name, tensor in parts.items():
         if name == frozen:
             assert tensor.grad is None
@@ -79,7 +79,7 @@ def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(frozen):
 def test_no_gradient_is_made_where_none_is_wanted():
     head, hidden, targets = problem(12, 6, 20)
     with torch.no_grad():
-        total, nll = head.loss(hidden, targets, 0.0)
+        total, nll = head.loss(hidden, None, targets, 0.0)
     assert not total.requires_grad
     assert total == nll
 
@@ -97,5 +97,5 @@ def test_the_logits_of_a_batch_are_never_held_at_once():
             return out
 
     with patch.object(heads, "_CHUNK", 64 * vocab), Watch():
-        head.loss(hidden, targets, 0.1)[0].backward()
+        head.loss(hidden, None, targets, 0.1)[0].backward()
     assert max(sizes) == 64 * vocab

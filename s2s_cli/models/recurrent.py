@@ -1,0 +1,95 @@
+"""Recurrent layers: torch's own cells, in stacks with what torch's stacks lack.
+
+A plain stack is one module of torch, whose kernel runs all its layers in one call. `Stack` is one such module a layer, with
+residual sums, layer norm and variational dropout between them. `run` hides the difference. Cells are a tuple of what a
+recurrence carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from s2s_cli.config import RnnSettings
+from s2s_cli.models.layers import Dropout, VariationalDropout
+
+_CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
+Cells = tuple[Tensor, ...]
+Masks = tuple[Tensor, ...]  # variational dropout between layers, [N, 1, D] each; none where it is off
+
+
+class Stack(nn.Module):
+    """Layers of one recurrence, each of which may have a layer norm before it and, from the third on, a residual sum around."""
+
+    def __init__(self, settings: RnnSettings, input_dim: int, dim: int, layers: int, bidirectional: bool) -> None:
+        super().__init__()
+        width = dim * (2 if bidirectional else 1)
+        self.residual = settings.residual
+        self.layers = nn.ModuleList(
+            _CELLS[settings.cell](width if number else input_dim, dim, bidirectional=bidirectional, batch_first=True)
+            for number in range(layers)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width if number else input_dim) for number in range(layers) if settings.layer_norm
+        )
+        self.dropout = (VariationalDropout if settings.variational_dropout else Dropout)(settings.dropout)
+        self.width = width
+
+    def masks(self, num_rows: int, like: Tensor) -> Masks:
+        """Variational dropout for a whole target that is fed position by position."""
+        if not (self.training and isinstance(self.dropout, VariationalDropout)):
+            return ()
+        return tuple(self.dropout.mask(num_rows, self.width, like) for _ in self.layers[1:])
+
+    def forward(self, x: Tensor, first: Cells | None, lengths: Tensor | None, masks: Masks) -> tuple[Tensor, Cells]:
+        """See `run`."""
+        lasts = []
+        for number, layer in enumerate(self.layers):
+            if number:
+                x = x * masks[number - 1] if masks else self.dropout(x)
+            before = None if first is None else tuple(cell[:, number : number + 1] for cell in first)
+            y = self.norms[number](x) if self.norms else x
+            y, last = _run_module(layer, y, before, lengths)  # type: ignore[arg-type]
+            x = x + y if self.residual and number >= 2 else y
+            lasts.append(last)
+        return x, tuple(torch.cat(cells, dim=1) for cells in zip(*lasts, strict=True))
+
+
+def recurrence(settings: RnnSettings, input_dim: int, dim: int, layers: int, bidirectional: bool) -> nn.Module:
+    """A stack of `layers` cells of width `dim` in each direction."""
+    if settings.residual or settings.layer_norm or settings.variational_dropout:
+        return Stack(settings, input_dim, dim, layers, bidirectional)
+    return _CELLS[settings.cell](
+        input_dim,
+        dim,
+        layers,
+        bidirectional=bidirectional,
+        dropout=settings.dropout if layers > 1 else 0.0,
+        batch_first=True,
+    )
+
+
+def run(
+    stack: nn.Module, x: Tensor, first: Cells | None = None, lengths: Tensor | None = None, masks: Masks = ()
+) -> tuple[Tensor, Cells]:
+    """x [N, T, E] from the cells `first` (zero, if none are given) -> states [N, T, D] and the cells after the last position.
+
+    With `lengths` [N], no padding reaches a state in either direction. Of two directions, the states stand side by side.
+    """
+    if isinstance(stack, Stack):
+        return stack(x, first, lengths, masks)
+    assert isinstance(stack, nn.RNNBase)
+    return _run_module(stack, x, first, lengths)
+
+
+def _run_module(module: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
+    """`run` for a module of torch, which wants cells as [L·directions, N, D/directions], and a bare one for all but the LSTM."""
+    cells = tuple(cell.transpose(0, 1).contiguous() for cell in first or ())
+    before = cells[0] if len(cells) == 1 else cells or None
+    if lengths is None:
+        states, after = module(x, before)
+    else:
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed, after = module(packed, before)
+        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+    after = after if isinstance(after, tuple) else (after,)
+    return states, tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in after)

@@ -52,6 +52,7 @@ def test_signs_count_what_was_planted():
 
 def test_suspects_name_their_reasons():
     src, ref = translated()
+    ref[11] += " t1 t1"  # what the reference does too is no fault
     hyp = list(ref)
     hyp[0], hyp[2], hyp[3], hyp[6], hyp[9] = "", src[2], f"{ref[3]} t1 t1", " ".join(ref[10:14]), ref[90]
     found = {suspect.line: suspect.reason for suspect in run({"hyp": hyp}, [ref], src).suspects}
@@ -73,6 +74,7 @@ def test_alignment_tells_translations_from_inventions():
     assert sum(right) < 0.01 * len(right)
     assert sum(wrong) > 0.95 * len(wrong)
     assert aligner.unaligned(src[0], [src[0][0], "never seen"]) == [False, False]
+    assert aligner.unaligned(["t5", "s1"], ["t5", "t6"]) == [False, True]  # a copy is explained
     assert Aligner([]).unaligned(["a"], ["b"]) == [False]
 
 
@@ -120,6 +122,9 @@ def test_differences_come_largest_first_and_wins_add_up(refs, noisy):
         gaps.append(abs(difference.chrf[base] - difference.chrf[other]))
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] > 0
+    base, *others = sentence_values(systems, build_metric("chrf", [refs], ScoreSettings(), sentence=True))
+    expected = [gap for other in others for gap in sorted(abs(other - base))[-20:]]
+    assert gaps == pytest.approx(sorted(expected, reverse=True))
     assert all(sum(wins) == len(refs) for wins in analysis.wins.values())
     assert analysis.wins["better"][0] > analysis.wins["better"][2]
     worst = run({"base": systems["base"]}, [refs]).differences

@@ -26,24 +26,29 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#models[@]} -gt 0 ] || models=(transformer gru)
-[ -x "$root/.venv/bin/s2s" ] && PATH=$root/.venv/bin:$PATH
+[ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
 command -v s2s > /dev/null || { echo "run.sh: s2s is not installed: bash recipes/setup.sh recipes" >&2; exit 2; }
 
 $smoke && work=$work-smoke
 mkdir -p "$work"
 cd "$work"
 python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
+corpus=() # what a smoke run changes
 limits=()
+search=()
 best=4
 if $smoke; then
     for side in en de; do
-        [ -f "text/all.$side" ] || { mv "text/train.$side" "text/all.$side"; head -n 2000 "text/all.$side" > "text/train.$side"; }
+        head -n 2000 "text/train.$side" > "train.$side"
+        head -n 100 "text/val.$side" > "val.$side"
     done
-    limits=(--max-updates 30 --valid-every 15)
+    corpus=(--train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de --vocab-size 2000)
+    limits=(--max-updates 20 --valid-every 10 --beam 1)
+    search=(--beam 1)
     best=2
 fi
 
-[ -f data-bin/dataset.json ] || s2s preprocess -c "$recipe/s2s.yaml"
+[ -f data-bin/dataset.json ] || s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
 for model in "${models[@]}"; do
     config=$recipe/s2s.yaml
     [ "$model" = transformer ] || config=$recipe/$model.yaml
@@ -51,7 +56,8 @@ for model in "${models[@]}"; do
     [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
     for name in best averaged; do
         hyp=$model/$name.test.de
-        [ -f "$hyp" ] || s2s translate -c "$config" -m "$model/$name" -i text/test_2016_flickr.en -o "$hyp"
+        [ -f "$hyp" ] || s2s translate -c "$config" -m "$model/$name" -i text/test_2016_flickr.en -o "$hyp" \
+            ${search[@]+"${search[@]}"}
         [ -f "$hyp.tok" ] || { python3 "$root/data/moses.py" --lang de < "$hyp" > "$hyp.tok.part" && mv "$hyp.tok.part" "$hyp.tok"; }
     done
 done

@@ -1,10 +1,10 @@
 """`s2s preprocess`: raw text in, a dataset folder out, and an account of every line left out.
 
-The corpus streams through in blocks: worker processes encode and filter, this process reads and writes, in order. The
-folder is built beside its final name and takes that name when it is whole. This room knows no torch.
+The corpus streams through in blocks: worker processes encode and filter, this process reads and writes, in order. What
+is done to a block is said in `encoding`, what was found in `report`, where the folder stands until it is whole in
+`output`, and how several machines share the work in `ranks`. This room knows no torch.
 """
 
-import fcntl
 import json
 import os
 import random
@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +37,11 @@ from s2s_cli.data.dataset import (
     write_text,
 )
 from s2s_cli.data.duplicates import Duplicates
-from s2s_cli.data.encoding import Encoded, Encoder, encode_blocks
+from s2s_cli.data.encoding import Encoded, Encoder
 from s2s_cli.data.filters import Limits
 from s2s_cli.data.formats import Columns, Fields
+from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder
+from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import FIRST_LINES, Account, Found, reasons
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
 from s2s_cli.errors import ConfigError, DataError
@@ -54,12 +56,30 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     DataError if a text is not as it must be, if too much would be dropped or unknown, or if something that is no dataset
     stands where it shall be written; then nothing has changed.
     """
-    if settings.dry_run:
-        with tempfile.TemporaryDirectory(prefix="s2s-") as folder:
-            return _build(settings, Path(folder))
-    _check_output(settings.out)
-    with _fresh_folder(settings.out) as partial:
-        return _build(settings, partial)
+    with Ranks() as ranks, ExitStack() as stack:
+        if ranks.world > 1 and (settings.dry_run or "-" in map(str, chain(*_files(settings)))):
+            raise ConfigError("under torchrun there is no dry run and no standard input: start one process")
+        if ranks.rank:
+            return _assist(settings, ranks)
+        with ranks.step():
+            work: AbstractContextManager[str | Path] = fresh_folder(settings.out)
+            if settings.dry_run:
+                work = tempfile.TemporaryDirectory(prefix="s2s-")
+            folder = Path(stack.enter_context(work))
+            scratch = stack.enter_context(scratch_folder(folder))
+            train, valid = _sources(settings, scratch)
+            tags, valid_tags = _tags(settings, len(train), len(valid))
+            vocabs = _vocabs(settings, train, sorted(set(tags + valid_tags) - {""}))
+            vocabs.save(folder / "vocab")
+            valid_account = _write_valid(valid, vocabs, valid_tags, folder)
+        num_lines = [0] * len(train)
+        encoder = _encoder(settings, vocabs, tags, folder)
+        encoded = ranks.encode(_counted(read_blocks(train), num_lines), encoder, settings.workers, scratch)
+        with ranks.step():
+            account = _write_train(encoded, encoder, folder, scratch)
+            _check_account(account, settings)
+            corpora = _corpora(settings, train, tags, num_lines, PairStore(folder / "train").lines)
+            return _write_report(settings, vocabs, account, valid_account, corpora, folder)
 
 
 def summary(report: dict[str, Any]) -> list[str]:
@@ -67,42 +87,17 @@ def summary(report: dict[str, Any]) -> list[str]:
     return list(report["summary"])
 
 
-def _build(settings: PreprocessSettings, folder: Path) -> dict[str, Any]:
-    """Make the dataset in a folder; nothing but what belongs to it is left there."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-        train, valid = _sources(settings, Path(scratch))
-        tags, valid_tags = _tags(settings, len(train), len(valid))
-        vocabs = _vocabs(settings, train, sorted(set(tags + valid_tags) - {""}))
-        vocabs.save(folder / "vocab")
-        valid_account = _write_valid(valid, vocabs, valid_tags, folder)
-        held_out = chain(read_text(folder / VALID_SRC), *map(read_lines, settings.test_src))
-        encoder = Encoder(vocabs, Limits.of(settings, held_out), tags)
-        account, num_lines = _write_train(train, encoder, settings, folder, Path(scratch))
-    _check_account(account, settings)
-    corpora = _corpora(settings, train, tags, num_lines, PairStore(folder / "train").lines)
-    facts = {
-        "vocab": {
-            "shared": vocabs.shared,
-            "src_size": len(vocabs.src),
-            "tgt_size": len(vocabs.tgt),
-            "fingerprints": vocabs.fingerprints,
-        },
-        "corpora": corpora,
-        "length_ratio": account.length_ratio(),
-        "settings": settings.model_dump(mode="json", exclude={"out", "workers", "dry_run"}),
-    }
-    head = {"format": FORMAT, "version": VERSION, "made_by": f"s2s {s2s_cli.__version__}"}
-    _write_json(folder / MANIFEST, {**head, "train": account.counts(), "valid": valid_account.counts(), **facts})
-    report = {**head, "train": account.as_dict(), "valid": valid_account.as_dict(), **facts}
-    report["summary"] = [
-        *_vocab_lines(vocabs, settings),
-        "training:",
-        *account.lines(),
-        "validation:",
-        *valid_account.lines(),
-    ]
-    _write_json(folder / REPORT, report)
-    return report
+def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
+    """What every rank but the first does: wait for the vocabulary, encode its part, wait for the end."""
+    folder = partial_folder(settings.out)
+    with ranks.step():
+        pass
+    train, valid = _sources(settings, folder)
+    tags, _ = _tags(settings, len(train), len(valid))
+    encoder = _encoder(settings, Vocabs.load(folder / "vocab"), tags, folder)
+    ranks.encode(read_blocks(train), encoder, settings.workers, folder / ".scratch")
+    with ranks.step():
+        return {"summary": []}
 
 
 # what is read
@@ -110,9 +105,7 @@ def _build(settings: PreprocessSettings, folder: Path) -> dict[str, Any]:
 
 def _sources(settings: PreprocessSettings, scratch: Path) -> tuple[list[Source], list[Source]]:
     """Training and validation sources. Standard input, which can be read but once, is copied to `scratch` first."""
-    files = (settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt)
-    if settings.tsv or settings.jsonl:
-        files = (settings.train, [], settings.valid, [])
+    files = _files(settings)
     if sum(str(path) == "-" for path in chain(*files)) > 1:
         raise ConfigError("standard input (-) is named twice, and can be read once")
     train_src, train_tgt, valid_src, valid_tgt = (
@@ -124,6 +117,13 @@ def _sources(settings: PreprocessSettings, scratch: Path) -> tuple[list[Source],
     if settings.jsonl:
         reader = Fields(settings.src_field, settings.tgt_field)
     return [Source((path,), reader) for path in train_src], [Source((path,), reader) for path in valid_src]
+
+
+def _files(settings: PreprocessSettings) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
+    """Training and validation files, source and target side."""
+    if settings.tsv or settings.jsonl:
+        return settings.train, [], settings.valid, []
+    return settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt
 
 
 def _copy_stdin(scratch: Path) -> Path:
@@ -193,6 +193,19 @@ def _sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
     return sample
 
 
+def _encoder(settings: PreprocessSettings, vocabs: Vocabs, tags: list[str], folder: Path) -> Encoder:
+    """What is done to the training text; sources of validation and test text are looked for in it."""
+    held_out = chain(read_text(folder / VALID_SRC), *map(read_lines, settings.test_src))
+    return Encoder(vocabs, Limits.of(settings, held_out), tags)
+
+
+def _counted(blocks: Iterator[Block], num_lines: list[int]) -> Iterator[Block]:
+    """The blocks, the lines of each source being counted as they pass."""
+    for block in _progress(blocks, "encoding"):
+        num_lines[block.source] += block.size
+        yield block
+
+
 # what is written
 
 
@@ -217,32 +230,21 @@ def _write_valid(sources: list[Source], vocabs: Vocabs, tags: list[str], folder:
     return account
 
 
-def _write_train(
-    sources: list[Source], encoder: Encoder, settings: PreprocessSettings, folder: Path, scratch: Path
-) -> tuple[Account, list[int]]:
-    """Encode and write the training pairs; their account, and how many lines each source has."""
-    account, num_lines = Account(), [0] * len(sources)
-
-    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
-        for block in _progress(blocks, "encoding"):
-            num_lines[block.source] += block.size
-            yield block
-
+def _write_train(blocks: Iterator[Encoded], encoder: Encoder, folder: Path, scratch: Path) -> Account:
+    """Write the training pairs; their account."""
+    account = Account()
     drop = encoder.limits.drop_duplicates
     stem = scratch / "train" if drop else folder / "train"
-    with ExitStack() as stack:
-        duplicates = stack.enter_context(Duplicates(scratch / "duplicates"))
+    with Duplicates(scratch / "duplicates") as duplicates:
         with PairWriter(stem, encoder.vocabs) as writer:
-            for encoded in encode_blocks(counted(read_blocks(sources)), encoder, settings.workers):
+            for encoded in blocks:
                 _write_block(writer, encoded)
                 duplicates.add(encoded.hashes)
                 account.add(encoded.account)
-        if not account.pairs:
-            raise DataError(f"{sources[0].name}: the training text is empty")
         _count_duplicates(PairStore(stem), duplicates, account, drop)
         if drop:
             _copy_unique(PairStore(stem), duplicates, encoder.vocabs, folder / "train", account)
-    return account, num_lines
+    return account
 
 
 def _write_block(writer: PairWriter, encoded: Encoded) -> None:
@@ -281,6 +283,8 @@ def _copy_unique(store: PairStore, duplicates: Duplicates, vocabs: Vocabs, stem:
 
 def _check_account(account: Account, settings: PreprocessSettings) -> None:
     """The gates: refuse what is most likely a mistake."""
+    if not account.pairs:
+        raise DataError("the training text is empty")
     why = f"{account.dropped:,} of {account.pairs:,} training pairs would be dropped: {reasons(account.drops)}"
     if not account.kept:
         raise DataError(f"{why}; nothing is left to train on")
@@ -319,6 +323,34 @@ def _corpora(
     ]
 
 
+def _write_report(
+    settings: PreprocessSettings,
+    vocabs: Vocabs,
+    account: Account,
+    valid_account: Account,
+    corpora: list[dict[str, Any]],
+    folder: Path,
+) -> dict[str, Any]:
+    """Write `dataset.json`, which the other commands read, and `report.json`, which has the whole account."""
+    facts = {
+        "vocab": {
+            "shared": vocabs.shared,
+            "src_size": len(vocabs.src),
+            "tgt_size": len(vocabs.tgt),
+            "fingerprints": vocabs.fingerprints,
+        },
+        "corpora": corpora,
+        "length_ratio": account.length_ratio(),
+        "settings": settings.model_dump(mode="json", exclude={"out", "workers", "dry_run"}),
+    }
+    head = {"format": FORMAT, "version": VERSION, "made_by": f"s2s {s2s_cli.__version__}"}
+    _write_json(folder / MANIFEST, {**head, "train": account.counts(), "valid": valid_account.counts(), **facts})
+    lines = [*_vocab_lines(vocabs, settings), "training:", *account.lines(), "validation:", *valid_account.lines()]
+    report = {**head, "train": account.as_dict(), "valid": valid_account.as_dict(), **facts, "summary": lines}
+    _write_json(folder / REPORT, report)
+    return report
+
+
 def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
     sizes = (
         f"{len(vocabs.src):,} pieces, shared" if vocabs.shared else f"{len(vocabs.src):,} + {len(vocabs.tgt):,} pieces"
@@ -337,64 +369,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _progress(blocks: Iterator[Block], what: str) -> Iterator[Block]:
     """A progress bar over lines, on a terminal only."""
-    with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+    shown = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+    with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not shown) as bar:
         for block in blocks:
             yield block
             bar.update(block.size)
-
-
-# where it is written
-
-
-def _check_output(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"{out}: exists and is no dataset, so it is not overwritten; name another folder with -o")
-
-
-@contextmanager
-def _fresh_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write into; it takes the name `out` only when all of it is written."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    with _lock(out):
-        shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
-        partial.mkdir()
-        try:
-            yield partial
-            _sync(partial)
-            _replace(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """One writer at a time; the system lets go of the lock when a process dies, however it dies."""
-    path = out.with_name(f".{out.name}.lock")
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{out}: another preprocess is writing it; wait for it or name another folder with -o"
-            ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def _replace(new: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""Where a dataset is written: beside its final name, which it takes only when it is whole, and by one process at a time."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s2s_cli.data.dataset import MANIFEST
+from s2s_cli.errors import DataError
+
+
+def partial_folder(out: Path) -> Path:
+    """Where `out` is written before it is whole."""
+    return out.with_name(f".{out.name}.partial")
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write into. Left without an error it becomes `out`, else nothing has changed.
+
+    DataError if `out` is something that is no dataset, or if another process is writing it.
+    """
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out}: exists and is no dataset, so it is not overwritten; name another folder with -o")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_folder(out)
+    with _lock(out):
+        shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
+        partial.mkdir()
+        try:
+            yield partial
+            _sync(partial)
+            _replace(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder in `folder` for what does not belong to the result."""
+    scratch = folder / ".scratch"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch)
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """One writer at a time; the system lets go of the lock when a process dies, however it dies."""
+    path = out.with_name(f".{out.name}.lock")
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{out}: another preprocess is writing it; wait for it or name another folder with -o"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _replace(new: Path, out: Path) -> None:
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -61,7 +61,7 @@ def gather(flags: dict[str, dict[str, Any]], sets: Iterable[str], config: Path |
     for item in sets:
         name, equals, text = item.partition("=")
         section, dot, key = name.strip().partition(".")
-        if not (equals and dot and key):
+        if not (equals and section and dot and key):
             raise ConfigError(f"--set {item}: write it as section.key=value, such as --set train.lr=0.001")
         values.put(section, key, _parse(text, f"--set {item}"), "--set")
     for section, given in flags.items():

@@ -93,7 +93,7 @@ def home(s2s: Zygote, corpus: Path) -> Path:
 @pytest.fixture(scope="session")
 def run(s2s: Zygote, home: Path) -> Path:
     """A run trained on it until it knows most words; tests read it and leave it as it is."""
-    done = s2s.run("train", *TINY, "--max-updates", 160, "--valid-every", 40, "--keep-best", 4, cwd=home)
+    done = s2s.run("train", *TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4, cwd=home)
     assert done.code == 0, done.err
     return home / "run"
 

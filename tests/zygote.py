@@ -6,6 +6,7 @@ line. Signals, exit codes, descriptors and the interpreter's end are those of a 
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -37,21 +38,28 @@ class Zygote:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def start(self, *argv: object, cwd: Path, stdin: bytes = b"", **environment: str) -> tuple[int, Path]:
-        """Begin a command; its process id, and the stem of the files that get its output."""
+    def start(
+        self, *argv: object, cwd: Path, stdin: bytes = b"", file_limit: int = 0, **environment: str
+    ) -> tuple[int, Path]:
+        """Begin a command; its process id, and the stem of the files that get its output.
+
+        A `file_limit` in bytes makes writing larger files fail, as on a full disk.
+        """
         self._count += 1
         stem = self._scratch / str(self._count)
         stem.with_suffix(".in").write_bytes(stdin)
-        return self._ask(argv=[str(a) for a in argv], cwd=str(cwd), stem=str(stem), environment=environment), stem
+        argv = tuple(map(str, argv))
+        order = {"cwd": str(cwd), "stem": str(stem), "environment": environment, "file_limit": file_limit}
+        return self._ask(argv=argv, **order), stem
 
     def wait(self, pid: int, stem: Path) -> Done:
         """The end of a command that was started."""
         code = self._ask(wait=pid)
         return Done(code, stem.with_suffix(".out").read_bytes(), stem.with_suffix(".err").read_text(errors="replace"))
 
-    def run(self, *argv: object, cwd: Path, stdin: bytes = b"", **environment: str) -> Done:
+    def run(self, *argv: object, cwd: Path, stdin: bytes = b"", file_limit: int = 0, **environment: str) -> Done:
         """A command from its beginning to its end."""
-        return self.wait(*self.start(*argv, cwd=cwd, stdin=stdin, **environment))
+        return self.wait(*self.start(*argv, cwd=cwd, stdin=stdin, file_limit=file_limit, **environment))
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -63,6 +71,8 @@ def child(order: dict) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["cwd"])
     os.environ.update(order["environment"])
+    if order["file_limit"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], resource.RLIM_INFINITY))
     create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for descriptor, suffix, flags in ((0, ".in", os.O_RDONLY), (1, ".out", create), (2, ".err", create)):
         file = os.open(order["stem"] + suffix, flags)

@@ -1,0 +1,175 @@
+"""`s2s train`, killed as real processes are killed: the run ends with the bits of the uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from zygote import Done, Zygote
+
+# Dropout, noise, a moving average, epochs that end inside updates, and patience that runs while the rest does.
+OPTIONS = [
+    *(
+        *TINY,
+        "--dropout",
+        0.2,
+        "--ema",
+        0.9,
+        "--subword-sampling",
+        0.1,
+        "--accumulate",
+        2,
+        "--patience",
+        4,
+        "--valid-metric",
+        "chrf",
+    ),
+    *("--valid-every", 7, "--log-every", 5, "--keep-best", 2, "--keep-last", 2, "--schedule", "plateau"),
+    *("--plateau-patience", 1),
+]
+UPDATES = 49
+
+
+def command(home: Path, run: Path, *more: object) -> list[object]:
+    return ["train", *OPTIONS, "--data", home / "data-bin", "--run", run, "--max-updates", UPDATES, *more]
+
+
+def content(run: Path) -> dict[str, object]:
+    """All that a run leaves, but for clocks."""
+    found: dict[str, object] = {name: (run / name).resolve().name for name in ("best", "last")}
+    for file in sorted((run / "checkpoints").rglob("*")):
+        name = str(file.relative_to(run))
+        if file.name == "state.json":
+            found[name] = {k: v for k, v in json.loads(file.read_text()).items() if k != "seconds"}
+        elif file.is_file() and not (file.name == "SHA256SUMS" and file.parent.name == "training"):
+            found[name] = file.read_bytes()
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("seconds", "tokens_per_second")
+    found["metrics"] = [{k: v for k, v in r.items() if k not in clocks} for r in records]
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(s2s: Zygote, home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The uninterrupted run."""
+    folder = tmp_path_factory.mktemp("straight")
+    done = s2s.run(*command(home, folder / "run"), cwd=folder)
+    assert done.code == 0, done.err
+    found = content(folder / "run")
+    history = found[f"checkpoints/{found['last']}/training/state.json"]["history"]
+    assert 4 < len(history) < UPDATES // 7, "a run that patience ends"
+    return found
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+def interrupt(s2s: Zygote, arguments: list[object], cwd: Path, signum: int, after: float) -> Done:
+    """Run a command, and kill it so many seconds after it has begun to train."""
+    pid, stem = s2s.start(*arguments, cwd=cwd)
+    log = stem.with_suffix(".err")
+    wait_until(lambda: log.exists() and ("parameters;" in (text := log.read_text()) or "s2s:" in text))
+    time.sleep(after)
+    os.kill(pid, signum)
+    return s2s.wait(pid, stem)
+
+
+def test_killed_twenty_times_ends_the_same(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    rng = random.Random(5)
+    arguments = command(home, tmp_path / "run")
+    codes: list[int] = []
+    for _ in range(20):
+        signum = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        done = interrupt(s2s, arguments, tmp_path, signum, rng.choice([0.02, 0.2, 0.6]) * rng.random())
+        codes.append(done.code)
+        assert done.code in (0, -signal.SIGKILL, 143, 130), done.err
+        assert "Traceback" not in done.err
+        if done.code in (143, 130):
+            assert "the same command goes on from here" in done.err or done.code == 130
+    done = s2s.run(*arguments, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert {-signal.SIGKILL} & set(codes)
+    assert {143, 130} & set(codes)
+    assert content(tmp_path / "run") == straight
+
+
+def test_a_full_disk_stops_it_and_harms_nothing(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    arguments = command(home, tmp_path / "run")
+    for _ in range(2):
+        done = s2s.run(*arguments, cwd=tmp_path, file_limit=60_000)
+        assert done.code == 2
+        assert done.err.count("could not be written") == 1
+        assert "Traceback" not in done.err
+    assert s2s.run(*arguments, cwd=tmp_path).code == 0
+    assert content(tmp_path / "run") == straight
+
+
+def test_newest_checkpoint_torn(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    run = tmp_path / "run"
+    assert s2s.run(*command(home, run)[:-1], 28, cwd=tmp_path).code == 0
+    newest = (run / "last").resolve()
+    assert newest.name == "step-0000028"
+    weights = newest / "training" / "optimizer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() + '{"kind": "train", "upd')
+    done = s2s.run(*command(home, run), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "passing over step-0000028" in done.err
+    assert "going on after update 21" in done.err
+    assert content(run) == straight
+
+
+def test_done_is_done(s2s: Zygote, home: Path, run: Path) -> None:
+    before = content(run)
+    done = s2s.run("train", *TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4, cwd=home)
+    assert done.code == 0
+    assert "nothing left to do: 120 updates done (max_updates); raise that limit" in done.err
+    assert content(run) == before
+
+
+def test_changed_settings_are_named_and_refused(s2s: Zygote, home: Path, run: Path) -> None:
+    before = content(run)
+    options = [*TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4]
+    done = s2s.run("train", *options, "--lr", 0.5, "--heads", 4, "--beam", 4, "--clip", 2, cwd=home)
+    assert done.code == 2
+    for difference in (
+        "train.lr: the run has 0.01, now 0.5",
+        "model.heads: the run has 2, now 4",
+        "search.beam: ",
+        "train.clip: ",
+    ):
+        assert difference in done.err
+    assert done.err.count("the run has") == 4
+    assert "Free to change: " in done.err
+    assert content(run) == before
+
+
+def test_a_dataset_made_anew_is_refused(s2s: Zygote, corpus: Path, run: Path, tmp_path: Path) -> None:
+    done = s2s.run("preprocess", "--vocab-size", 300, "-o", tmp_path / "other", cwd=corpus)
+    assert done.code == 0, done.err
+    options = [*TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4]
+    done = s2s.run("train", *options, "--data", tmp_path / "other", cwd=corpus)
+    assert done.code == 2
+    assert "data.sha256: the run has" in done.err
+
+
+def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = command(home, tmp_path / "run", "--max-updates", 100_000, "--patience", 0)
+    first = s2s.start(*arguments, cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "train.log").exists())
+    second = s2s.run(*arguments, cwd=tmp_path)
+    os.kill(first[0], signal.SIGTERM)
+    assert second.code == 2
+    assert "in use by another process" in second.err
+    done = s2s.wait(*first)
+    assert done.code == 143
+    assert "the same command goes on from here" in done.err
+    assert (tmp_path / "run" / "last").exists()

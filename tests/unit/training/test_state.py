@@ -1,0 +1,185 @@
+"""Checkpoints of a run: which are kept, which is best, which is last, and what going on from them restores."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MODEL, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2s_cli.checkpoint.bundle import open_bundle, weights_of
+from s2s_cli.config import SearchSettings, TrainSettings
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import BundleError
+from s2s_cli.training.optim import Average, build_optimizer, moments_of
+from s2s_cli.training.state import Checkpoints, Learner, Progress, Tally
+
+
+def learner(vocabs: Vocabs, seed: int = 1, ema: bool = False, **options: object) -> Learner:
+    """Weights, average and moments that are all different."""
+    model = random_model(vocabs, seed)
+    optimizer = build_optimizer(model, TrainSettings(**options))
+    average = Average(model, 0.9) if ema else None
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in [*moments_of(model, optimizer).values(), *(average.weights.values() if average else [])]:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator))
+    return Learner(model, optimizer, average)
+
+
+def tensors(of: Learner) -> dict[str, torch.Tensor]:
+    average = {f"average:{k}": v for k, v in of.average.weights.items()} if of.average else {}
+    return weights_of(of.model) | moments_of(of.model, of.optimizer) | average
+
+
+def same(a: Learner, b: Learner) -> bool:
+    ours, theirs = tensors(a), tensors(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def checkpoints(run: Path, metric: str = "bleu", keep_last: int = 2, keep_best: int = 2) -> Checkpoints:
+    return Checkpoints(run, metric, metric not in ("loss", "ter"), keep_last, keep_best)
+
+
+def progress(update: int, scores: dict[int, float], metric: str = "bleu") -> Progress:
+    history = [{"update": u, "epoch": 0, "loss": 9.0} | {metric: s} for u, s in scores.items() if u <= update]
+    return Progress(update, (1, 2), 345, 6.5, 0, history, Tally(1.25, 1.0, 33, 0.1, 3))
+
+
+def save(
+    at: Checkpoints, vocabs: Vocabs, update: int, scores: dict[int, float], metric: str = "bleu", **options: object
+) -> Learner:
+    made = learner(vocabs, update, **options)
+    at.save(made, progress(update, scores, metric), MODEL, SearchSettings(), vocabs)
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": True}, {"optimizer": "adafactor"}, {"optimizer": "sgd"}])
+def test_resume_restores_every_bit(tmp_path: Path, vocabs: Vocabs, options: dict) -> None:
+    scores = {1: 2.0, 2: 1.0}
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 1, scores, **options)
+    made = save(at, vocabs, 2, scores, **options)
+    fresh = learner(vocabs, 77, **options)
+    assert not same(made, fresh)
+    assert at.resume(fresh) == progress(2, scores)
+    assert same(made, fresh)
+
+
+def test_moving_average_is_what_a_bundle_gives(tmp_path: Path, vocabs: Vocabs) -> None:
+    made = save(checkpoints(tmp_path), vocabs, 1, {1: 2.0}, ema=True)
+    loaded = weights_of(open_bundle(tmp_path / "best").load_model(torch.device("cpu")))
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in made.average.weights.items())
+    assert not torch.equal(loaded["head.bias"], weights_of(made.model)["head.bias"])
+
+
+def test_nothing_there_is_a_fresh_start(tmp_path: Path, vocabs: Vocabs) -> None:
+    assert checkpoints(tmp_path).resume(learner(vocabs)) == Progress()
+
+
+def kept(at: Checkpoints) -> tuple[list[int], list[int]]:
+    """Updates that have a bundle, and those that one can go on from."""
+    return at.updates(), [u for u in at.updates() if (at.path(u) / "training").is_dir()]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 4), min_size=1, max_size=7),
+    keep_last=st.integers(1, 3),
+    keep_best=st.integers(1, 3),
+    metric=st.sampled_from(["bleu", "loss"]),
+)
+def test_best_and_last_are_kept(
+    values: list[int], keep_last: int, keep_best: int, metric: str, tmp_path_factory: pytest.TempPathFactory, vocabs
+) -> None:
+    """After each save: the last N, the best N, `best` the first of the best, `last` the newest, and nothing else."""
+    run = tmp_path_factory.mktemp("run")
+    at = checkpoints(run, metric, keep_last, keep_best)
+    scores = dict(enumerate(map(float, values), start=1))
+    for update in scores:
+        save(at, vocabs, update, scores, metric)
+        sign = 1 if metric == "loss" else -1
+        best = sorted(range(1, update + 1), key=lambda u: (sign * scores[u], u))[:keep_best]
+        last = list(range(max(1, update + 1 - keep_last), update + 1))
+        everything, resumable = kept(at)
+        assert set(everything) == {*best, *last}
+        assert resumable == last
+        assert (run / "best").resolve() == at.path(best[0]).resolve()
+        assert (run / "last").resolve() == at.path(update).resolve()
+        assert not list(at.folder.glob(".*"))
+    for update in at.updates():
+        open_bundle(at.path(update))
+
+
+def test_what_a_signal_saved_goes_when_a_newer_one_is_safe(tmp_path: Path, vocabs: Vocabs) -> None:
+    """The set of checkpoints ends as it would without the interruption."""
+    scores = {10: 1.0, 20: 3.0, 30: 2.0}
+    at = checkpoints(tmp_path, keep_last=1, keep_best=1)
+    for update in (10, 15, 20, 25, 30):
+        save(at, vocabs, update, scores)
+    assert kept(at) == ([20, 30], [30])
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda step: tear(step / "model.safetensors"), True),
+        (lambda step: tear(step / "training" / "optimizer.safetensors"), True),
+        (lambda step: tear(step / "training" / "state.json"), True),
+        (lambda step: (step / "training" / "state.json").unlink(), True),
+        (lambda step: (step / "training" / "SHA256SUMS").write_text(""), True),
+        (lambda step: (step / "SHA256SUMS").unlink(), True),
+        (lambda step: shutil.rmtree(step / "training"), False),
+    ],
+)
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, vocabs: Vocabs, spoil, told: bool, capsys) -> None:
+    scores = {1: 2.0, 2: 3.0}
+    at = checkpoints(tmp_path)
+    first = save(at, vocabs, 1, scores)
+    save(at, vocabs, 2, scores)
+    (at.folder / ".step-0000003.tmp").mkdir()
+    spoil(at.path(2))
+    fresh = learner(vocabs, 77)
+    assert at.resume(fresh) == progress(1, scores)
+    assert same(first, fresh)
+    assert at.updates() == [1], "later ones are made anew"
+    assert (tmp_path / "best").resolve() == (tmp_path / "last").resolve() == at.path(1).resolve()
+    assert not list(at.folder.glob(".*"))
+    assert ("passing over step-0000002" in capsys.readouterr().err) == told
+
+
+def test_no_whole_checkpoint_is_an_error(tmp_path: Path, vocabs: Vocabs) -> None:
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 1, {1: 2.0})
+    tear(at.path(1) / "model.safetensors")
+    with pytest.raises(BundleError, match=r"no checkpoint in .* is whole"):
+        at.resume(learner(vocabs))
+
+
+def test_another_optimizer_is_refused_by_name(tmp_path: Path, vocabs: Vocabs, capsys) -> None:
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 1, {1: 2.0})
+    with pytest.raises(BundleError):
+        at.resume(learner(vocabs, optimizer="adafactor"))
+    assert "optimizer.safetensors and its settings disagree about these tensors" in capsys.readouterr().err
+
+
+def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Fields that came later have defaults."""
+    old = {"update": 3, "position": [0, 3], "num_tokens": 5, "seconds": 1.0, "skipped": 0, "history": []}
+    (tmp_path / "state.json").write_text(json.dumps(old))
+    assert Progress.read(tmp_path / "state.json") == Progress(3, (0, 3), 5, 1.0)
+    (tmp_path / "state.json").write_text(json.dumps(old | {"position": 3}))
+    with pytest.raises(BundleError, match="not the state of a run"):
+        Progress.read(tmp_path / "state.json")
+
+
+def test_no_number_is_the_worst_score(tmp_path: Path) -> None:
+    history = progress(3, {1: float("nan"), 2: 1.0, 3: float("nan")}).history
+    assert checkpoints(tmp_path).ranked(history) == [2, 1, 3]

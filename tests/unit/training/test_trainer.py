@@ -1,0 +1,134 @@
+"""The loop: what an update is, and what a signal does to a validation."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from s2s_cli.config import Config
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.data.loader import collate
+from s2s_cli.errors import Interrupted
+from s2s_cli.runtime import Log, Runtime
+from s2s_cli.training import trainer as trainer_module
+from s2s_cli.training.state import Progress
+from s2s_cli.training.train import _fresh_learner, train
+from s2s_cli.training.trainer import Trainer
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+
+
+def config(home: Path, run: Path, **train: object) -> Config:
+    model = {
+        "family": "transformer",
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "dim": 16,
+        "heads": 2,
+        "ffn_dim": 24,
+        "dropout": 0.0,
+    }
+    train = {"data": home / "data-bin", "run": run, "batch_tokens": 256, "warmup": 5, "max_updates": 12} | train
+    return Config.model_validate(
+        {
+            "model": model,
+            "train": train,
+            "search": {"beam": 2, "max_len": 8},
+            "runtime": {"device": "cpu", "precision": "fp32"},
+        }
+    )
+
+
+@pytest.fixture
+def dataset(home: Path) -> Dataset:
+    return Dataset.open(home / "data-bin")
+
+
+def make_trainer(settings: Config, dataset: Dataset) -> Trainer:
+    settings.train.run.mkdir(exist_ok=True)
+    learner = _fresh_learner(settings, dataset, CPU)
+    learner.model.train()
+    return Trainer(settings, dataset, learner, None, Progress(), CPU, Log(settings.train.run))
+
+
+@pytest.mark.parametrize("parts", [[4, 4], [1, 7], [1] * 8, [2, 3, 3]])
+def test_accumulation_is_one_large_batch(parts: list[int], home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """1 × 8 sentences and any split of them give the same gradient, whatever their lengths."""
+    rows = np.argsort(dataset.train.tgt_len, kind="stable")[:: len(dataset.train) // 8][:8]
+    loop = make_trainer(config(home, tmp_path / "run"), dataset)
+    gradients = []
+    for split in ([8], parts):
+        batches = [collate(dataset.train, part, dataset.vocabs) for part in np.split(rows, np.cumsum(split)[:-1])]
+        assert len({b.num_tokens / len(b.lines) for b in batches}) > 1 or len(batches) == 1
+        total, nll = loop._backward(batches, sum(batch.num_tokens for batch in batches))
+        assert total > nll * 0.5 > 0
+        gradients.append({n: p.grad.clone() for n, p in loop.learner.model.named_parameters()})
+        loop.learner.optimizer.zero_grad()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradients[1][name], gradient, atol=1e-6), name
+
+
+def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
+    home: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint that the signal saves has no score yet; the next run begins with the validation that is due."""
+    straight, stopped = config(home, tmp_path / "a", valid_every=6), config(home, tmp_path / "b", valid_every=6)
+    train(straight)
+    validate = trainer_module.validate
+
+    def interrupted(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    monkeypatch.setattr(trainer_module, "validate", interrupted)
+    with pytest.raises(Interrupted, match="update 6") as caught:
+        train(stopped)
+    assert caught.value.signum == signal.SIGTERM
+    last = Progress.read(tmp_path / "b" / "last" / "training" / "state.json")
+    assert (last.update, last.history) == (6, [])
+    assert not (tmp_path / "b" / "best").exists()
+    monkeypatch.setattr(trainer_module, "validate", validate)
+    train(stopped)
+    for name in ("best", "last"):
+        ours, theirs = tmp_path / "a" / name, tmp_path / "b" / name
+        assert ours.resolve().name == theirs.resolve().name
+        assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+        assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
+
+
+def test_a_gradient_that_is_no_number_is_skipped_and_its_lines_named(
+    home: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    loop = make_trainer(config(home, tmp_path / "run"), dataset)
+    loop.checkpoints = type("None", (), {"costs": lambda self, history: []})()
+    model = loop.learner.model
+    forward = model.forward
+    model.forward = lambda *arguments: (loss := forward(*arguments))._replace(total=loss.total * torch.nan)
+    before = [p.clone() for p in model.parameters()]
+    loop._update()
+    assert loop.progress.skipped == loop.progress.update == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert "train.src:" in capsys.readouterr().err
+    model.forward = forward
+    loop._update()
+    assert loop.progress.skipped == 1
+    assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    loop.stream.close()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 5, 40])
+def test_an_epoch_is_validated_once_it_ends(accumulate: int, home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """Without `valid_every`, validation is due after exactly those updates in which an epoch ended, and after the last."""
+    loop = make_trainer(config(home, tmp_path / "run", accumulate=accumulate, max_updates=30), dataset)
+    per_epoch = loop.stream.num_batches(0)
+    for update in range(1, 31):
+        epochs, batch = divmod(update * accumulate, per_epoch)
+        loop.progress.update, loop.progress.position = update, (epochs, batch)
+        ended = epochs > (update - 1) * accumulate // per_epoch
+        assert loop._is_validation_due() == (ended or update == 30)
+        loop.progress.history = [{"update": update}]
+        assert not loop._is_validation_due()
+        loop.progress.history = []

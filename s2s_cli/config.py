@@ -73,7 +73,7 @@ class PreprocessSettings(Section):
     temperature: PositiveFloat = 1.0
     """Above 1, small corpora are seen more often: their shares are (pairs * weight) ^ (1 / temperature)."""
     tag: list[str] = []
-    """Reserved piece put before the sources of each training file, such as <2de>; translate takes it from the line's start."""
+    """Reserved pieces put before the sources of each training file, such as <2de>; translate takes them from the line's start."""
     valid_tag: list[str] = []
     """The same for each validation file (if none are given and all tags are one, that one)."""
     out: Annotated[Path, Flag("-o")] = Path("data-bin")
@@ -162,7 +162,7 @@ class PreprocessSettings(Section):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {num_train} training files")
         if len(self.valid_tag) not in (0, len(self.valid if one_file else self.valid_src)):
             raise ValueError(f"valid_tag has {len(self.valid_tag)} values, which is not one for each validation file")
-        for piece in [*self.tag, *self.valid_tag, *self.reserved, *self.symbol]:
+        for piece in [*self.reserved, *self.symbol]:
             if any(c.isspace() for c in piece):
                 raise ValueError(f"{piece!r}: a piece of the vocabulary holds no space")
         if self.tgt_vocab and self.shared_vocab:

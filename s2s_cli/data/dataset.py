@@ -89,9 +89,9 @@ class PairStore:
         """Target ids of pair i."""
         return self._tgt[i]
 
-    def slice(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
-        """All source ids of the pairs from `start` to before `stop` in one array, and all target ids."""
-        return self._src.slice(start, stop), self._tgt.slice(start, stop)
+    def slice(self, start: int, stop: int) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray], IntArray]:
+        """The pairs from `start` to before `stop`, as `PairWriter.write` takes them."""
+        return self._src.slice(start, stop), self._tgt.slice(start, stop), self.lines[start:stop]
 
     def line(self, i: int) -> int:
         """Line number of pair i in the corpus, from 1."""

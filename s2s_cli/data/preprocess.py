@@ -42,7 +42,7 @@ from s2s_cli.data.filters import Limits
 from s2s_cli.data.formats import Columns, Fields
 from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder
 from s2s_cli.data.ranks import Ranks
-from s2s_cli.data.report import FIRST_LINES, Account, Found, reasons
+from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
 from s2s_cli.errors import ConfigError, DataError
 
@@ -69,7 +69,7 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
             scratch = stack.enter_context(scratch_folder(folder))
             train, valid = _sources(settings, scratch)
             tags, valid_tags = _tags(settings, len(train), len(valid))
-            vocabs = _vocabs(settings, train, sorted(set(tags + valid_tags) - {""}))
+            vocabs = _vocabs(settings, train, sorted({piece for tag in tags + valid_tags for piece in tag.split()}))
             vocabs.save(folder / "vocab")
             valid_account = _write_valid(valid, vocabs, valid_tags, folder)
         num_lines = [0] * len(train)
@@ -241,9 +241,12 @@ def _write_train(blocks: Iterator[Encoded], encoder: Encoder, folder: Path, scra
                 _write_block(writer, encoded)
                 duplicates.add(encoded.hashes)
                 account.add(encoded.account)
-        _count_duplicates(PairStore(stem), duplicates, account, drop)
+        store, mask = PairStore(stem), duplicates.mask()
+        found = _count_duplicates(store, mask, encoder.vocabs)
+        if found.count:
+            (account.drops if drop else account.found)["duplicate"] = found
         if drop:
-            _copy_unique(PairStore(stem), duplicates, encoder.vocabs, folder / "train", account)
+            _copy_unique(store, mask, encoder.vocabs, folder / "train", account)
     return account
 
 
@@ -252,30 +255,33 @@ def _write_block(writer: PairWriter, encoded: Encoded) -> None:
     writer.write((src.ids, src.lengths), (tgt.ids, tgt.lengths), encoded.lines)
 
 
-def _count_duplicates(store: PairStore, duplicates: Duplicates, account: Account, drop: bool) -> None:
+def _count_duplicates(store: PairStore, mask: np.ndarray, vocabs: Vocabs) -> Found:
+    """The pairs that stood there before."""
     found = Found()
-    mask = duplicates.mask()
-    for start in range(0, len(mask), COPY_ROWS):
-        rows = start + np.flatnonzero(mask[start : start + COPY_ROWS])
-        found.add(Found(len(rows), store.lines[rows[:FIRST_LINES]].tolist()))
-    if found.count:
-        (account.drops if drop else account.found)["duplicate"] = found
+    for start in range(0, len(store), COPY_ROWS):
+        rows = (start + np.flatnonzero(mask[start : start + COPY_ROWS])).tolist()
+        examples = [
+            example(
+                f"line {store.line(row)}",
+                vocabs.src.decode(store.src(row).tolist()),
+                vocabs.tgt.decode(store.tgt(row).tolist()),
+            )
+            for row in rows[:EXAMPLES]
+        ]
+        found.add(Found(len(rows), [store.line(row) for row in rows[:FIRST_LINES]], examples))
+    return found
 
 
-def _copy_unique(store: PairStore, duplicates: Duplicates, vocabs: Vocabs, stem: Path, account: Account) -> None:
+def _copy_unique(store: PairStore, mask: np.ndarray, vocabs: Vocabs, stem: Path, account: Account) -> None:
     """Write the pairs anew without those that stood there before."""
     account.kept = account.src_tokens = account.tgt_tokens = 0
-    mask = duplicates.mask()
     with PairWriter(stem, vocabs) as writer:
         for start in range(0, len(store), COPY_ROWS):
-            rows = slice(start, min(start + COPY_ROWS, len(store)))
-            keep = ~mask[rows]
-            ids = store.slice(rows.start, rows.stop)
-            lengths = store.src_len[rows], store.tgt_len[rows]
-            src, tgt = (
-                (side[np.repeat(keep, length)], length[keep]) for side, length in zip(ids, lengths, strict=True)
-            )
-            writer.write(src, tgt, store.lines[rows][keep])
+            stop = min(start + COPY_ROWS, len(store))
+            keep = ~mask[start:stop]
+            *sides, lines = store.slice(start, stop)
+            src, tgt = ((ids[np.repeat(keep, lengths)], lengths[keep]) for ids, lengths in sides)
+            writer.write(src, tgt, lines[keep])
             account.kept += int(keep.sum())
             account.src_tokens += len(src[0])
             account.tgt_tokens += len(tgt[0])

@@ -8,6 +8,7 @@ offsets (8 bytes each). `.bin` is the bare ids, uint16 where the vocabulary allo
 
 import os
 import struct
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class ShardWriter:
 
 
 class Shard:
-    """Rows of token ids that stay on disk. `lengths` is an int32 array in memory."""
+    """Rows of token ids that stay on disk. `lengths`, once asked for, is an int32 array in memory."""
 
     def __init__(self, stem: Path) -> None:
         """Open `<stem>.bin` and `<stem>.idx`; DataError if they are not whole or of another version."""
@@ -87,15 +88,24 @@ class Shard:
         self._tokens: IntArray = (
             np.memmap(bin, DTYPES[item_size], "r") if num_tokens else np.zeros(0, DTYPES[item_size])
         )
-        self.num_tokens = int(num_tokens)
-        self.lengths: npt.NDArray[np.int32] = np.diff(self._offsets).astype(np.int32)
+        self.num_rows, self.num_tokens = int(num_rows), int(num_tokens)
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """How many ids each row has."""
+        lengths = np.empty(self.num_rows, np.int32)
+        for start in range(0, self.num_rows, 1 << 20):  # offsets are twice as wide: never all of them at once
+            part = self._offsets[start : start + (1 << 20) + 1]
+            lengths[start : start + len(part) - 1] = np.diff(part)
+        return lengths
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.num_rows
 
     def __getitem__(self, row: int) -> IntArray:
         return self._tokens[self._offsets[row] : self._offsets[row + 1]]
 
-    def slice(self, start: int, stop: int) -> IntArray:
-        """All ids of the rows from `start` to before `stop`."""
-        return self._tokens[self._offsets[start] : self._offsets[stop]]
+    def slice(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
+        """All ids of the rows from `start` to before `stop` in one array, and the length of each."""
+        offsets = self._offsets[start : stop + 1]
+        return self._tokens[offsets[0] : offsets[-1]], np.diff(offsets)

@@ -163,6 +163,7 @@ def test_identical_duplicate_and_leaked_pairs_are_counted_kept_or_dropped(
         "duplicate": [51, 61],
         "leak": [81, 91],
     }
+    assert part["duplicate"]["examples"][0] == {"where": "line 51", "src": src[40], "tgt": tgt[40]}
     assert part["leak"]["examples"][1]["src"] == "from the test"
     assert part["leak"]["examples"][1]["where"].endswith("train.src:91")
     dataset = Dataset.open(tmp_path / "data-bin")
@@ -263,7 +264,7 @@ def test_a_dry_run_reports_and_writes_nothing(corpus: Corpus) -> None:
 def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.txt", sentences(num, num)) for name, num in (("news", 120), ("talks", 30))]
     settings = corpus(
-        train_src=files, train_tgt=files, corpus=["news", "talks"], weight=[1, 3], tag=["<2de>", "<2fr>"],
+        train_src=files, train_tgt=files, corpus=["news", "talks"], weight=[1, 3], tag=["<2de> <news>", "<2fr>"],
         valid_tag=["<2fr>"],
     )  # fmt: skip
     report = preprocess(settings)
@@ -272,6 +273,7 @@ def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: P
     assert dataset.train.repeats == ((0, 120, 1.0), (120, 150, 3.0))
     de, fr = dataset.vocabs.src.id("<2de>"), dataset.vocabs.src.id("<2fr>")
     assert [int(dataset.train.src(i)[0]) for i in range(150)] == [de] * 120 + [fr] * 30
+    assert int(dataset.train.src(0)[1]) == dataset.vocabs.src.id("<news>") != dataset.vocabs.src.unk
     assert dataset.valid_src == ["<2fr> the dog sees the cat", "<2fr> a house"]
     assert dataset.vocabs.src.encode(dataset.valid_src) == [dataset.valid.src(i).tolist() for i in range(2)]
     assert dataset.where(121) == f"{files[1]}:1"
@@ -315,7 +317,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ({"tsv": True}, "name both"),
         ({"train": "x"}, "say tsv or jsonl"),
         ({"weight": [1, 2]}, "weight has 2 values for 1 training files"),
-        ({"tag": "a b"}, "holds no space"),
+        ({"reserved": "a b"}, "holds no space"),
         ({"tgt_vocab": "x"}, "shared_vocab off"),
     ):
         with pytest.raises(ValueError, match=message):

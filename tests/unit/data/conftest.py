@@ -1,49 +1,16 @@
 """Small corpora that the tests of this room make for themselves."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+from corpora import sentences, write
 
 from s2s_cli.config import PreprocessSettings
 
 hypothesis.settings.register_profile("s2s", deadline=None)  # machines are busy now and then
 hypothesis.settings.load_profile("s2s")
-
-WORDS = [
-    "the",
-    "a",
-    "dog",
-    "cat",
-    "sees",
-    "hears",
-    "house",
-    "tree",
-    "green",
-    "small",
-    "old",
-    "runs",
-    "sleeps",
-    "and",
-    "but",
-    "über",
-    "Straße",
-    "naïve",
-    "犬",
-    "🙂",
-]
-
-
-def sentences(num: int, seed: int = 0) -> list[str]:
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 12))) for _ in range(num)]
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    path.write_bytes("".join(line + "\n" for line in lines).encode())
-    return path
 
 
 @pytest.fixture

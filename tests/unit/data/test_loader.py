@@ -5,21 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corpora import sentences, write
 
-from s2s_cli.config import NoiseSettings
+from s2s_cli.config import NoiseSettings, PreprocessSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, TrainStream, collate, valid_batches
 from s2s_cli.data.noise import Noise
 from s2s_cli.data.preprocess import preprocess
 
-from .conftest import sentences
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    from s2s_cli.config import PreprocessSettings
-
-    from .conftest import write
 
     folder = tmp_path_factory.mktemp("loader")
     files = {

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from corpora import sentences
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +10,6 @@ from s2s_cli.config import NoiseSettings
 from s2s_cli.data.noise import Noise, spans
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import ConfigError
-
-from .conftest import sentences
 
 TEXT = "the old dog sees a tree. the cat sleeps! a small house runs and hears the green tree."
 SETTINGS = {

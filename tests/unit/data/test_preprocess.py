@@ -11,27 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import beside, content, sentences, write
 
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.dataset import Dataset, PairStore
 from s2s_cli.data.preprocess import preprocess, summary
 from s2s_cli.errors import ConfigError, DataError
 
-from .conftest import sentences, write
-
 Corpus = Callable[..., PreprocessSettings]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """All files but the two that name the settings."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def beside(settings: PreprocessSettings) -> set[str]:
-    return {path.name for path in settings.out.parent.iterdir()} - {
-        f"{s}.{t}" for s in ("train", "valid") for t in ("src", "tgt")
-    }
 
 
 def texts(store: PairStore, dataset: Dataset) -> list[tuple[int, str, str]]:

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from corpora import beside, content, sentences
+
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.preprocess import preprocess
-
-from .conftest import sentences
-from .test_preprocess import beside, content
 
 Corpus = Callable[..., PreprocessSettings]
 

@@ -3,13 +3,12 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from corpora import sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.data.vocab import PAD, TextRules, Vocab, Vocabs, read_model, reuse
 from s2s_cli.errors import ConfigError, DataError
-
-from .conftest import sentences
 
 KINDS = ("bpe", "unigram", "char", "word", "byte")
 TEXT = st.one_of(

@@ -11,8 +11,9 @@ from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
 
-DIGITS = 8  # pieces of the tasks, after PAD, BOS and EOS
-TASKS = {"copy": list, "reverse": lambda digits: digits[::-1], "sort": sorted}
+TASKS = {11: list, 12: lambda digits: digits[::-1], 13: sorted}  # by the piece that asks for it: copy, reverse, sort
+DIGITS = range(3, 11)
+VOCAB = 14
 
 
 def transformer(**more) -> TransformerSettings:
@@ -25,16 +26,31 @@ def rnn(**more) -> RnnSettings:
 
 MODELS: dict[str, ModelSettings] = {
     "transformer": transformer(),
-    "gru with attention": rnn(),
-    "lstm without attention": rnn(cell="lstm", attention="none"),
+    "transformer, modern": transformer(
+        norm="pre", normalization="rms", positions="rotary", activation="swiglu", kv_heads=1
+    ),
+    "transformer, relative positions": transformer(positions="relative", norm="post"),
+    "transformer, ssru": transformer(autoregression="ssru"),
+    "transformer, aan": transformer(autoregression="aan"),
+    "transformer, copy": transformer(head="copy", coverage=True, coverage_loss=0.1),
+    "gru, luong": rnn(),
+    "lstm, no attention": rnn(cell="lstm", attention="none"),
+    "elman, three layers": rnn(cell="elman", encoder_layers=3, decoder_layers=3, residual=True, layer_norm=True),
+    "gru, bahdanau": rnn(attention="additive", attention_place="before"),
+    "gru, copy": rnn(head="copy", coverage=True, coverage_loss=0.1),
 }
 
 
-def pairs(task: str, num: int = 48) -> tuple[list[list[int]], list[list[int]]]:
-    """Lists of one to four digits as source, and what the task makes of them as target."""
+def pairs(num: int = 15) -> tuple[list[list[int]], list[list[int]]]:
+    """Lists of two to four digits as source, after the piece of a task, and what the task makes of them as target."""
     chance = random.Random(1)
-    lists = [[chance.randrange(3, 3 + DIGITS) for _ in range(1 + i % 4)] for i in range(num)]
-    return [[*digits, EOS] for digits in lists], [[*TASKS[task](digits), EOS] for digits in lists]
+    src, tgt = [], []
+    for i in range(num):
+        digits = [chance.choice(DIGITS) for _ in range(2 + i % 3)]
+        for piece, task in TASKS.items():
+            src.append([piece, *digits, EOS])
+            tgt.append([*task(digits), EOS])
+    return src, tgt
 
 
 def greedy(model: Seq2Seq, src: list[list[int]]) -> list[list[int]]:
@@ -47,19 +63,18 @@ def greedy(model: Seq2Seq, src: list[list[int]]) -> list[list[int]]:
     return [[*hypotheses[0].ids, EOS] for hypotheses in found]
 
 
-@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS.keys())
-def test_a_small_model_learns_a_task_by_heart(settings: ModelSettings, task: str):
+def test_a_small_model_learns_to_copy_reverse_and_sort(settings: ModelSettings):
     torch.manual_seed(1)
-    model = build_model(settings, Sizes(src=3 + DIGITS, tgt=3 + DIGITS, shared=True))
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    src, tgt = pairs(task)
+    model = build_model(settings, Sizes(src=VOCAB, tgt=VOCAB, shared=True))
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    src, tgt = pairs()
     batch = batch_of(src, tgt)
     for update in range(1, 401):
         loss = model(batch)
         optimizer.zero_grad()
         (loss.total / loss.num_tokens).backward()
         optimizer.step()
-        if update % 25 == 0 and float(loss.nll) / loss.num_tokens < 0.02:
+        if update % 20 == 0 and float(loss.nll) / loss.num_tokens < 0.02:
             break
     assert greedy(model.eval(), src) == tgt

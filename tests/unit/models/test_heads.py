@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.models import heads
-from s2s_cli.models.heads import SoftmaxHead
+from s2s_cli.models.heads import Attended, CopyHead, SoftmaxHead, coverage_loss
 from s2s_cli.models.layers import embedding
 
 
@@ -99,3 +99,65 @@ def test_the_logits_of_a_batch_are_never_held_at_once():
     with patch.object(heads, "_CHUNK", 64 * vocab), Watch():
         head.loss(hidden, None, targets, 0.1)[0].backward()
     assert max(sizes) == 64 * vocab
+
+
+def copy_problem(rows: int = 7, dim: int = 5, vocab: int = 11, places: int = 4):
+    """A copy head, hidden vectors, where they look (the last place is padding), and targets."""
+    torch.manual_seed(1)
+    head = CopyHead(embedding(vocab, dim), coverage_loss=0.0)
+    torch.nn.init.normal_(head.bias)
+    weights = torch.randn(rows, places)
+    weights[:, -1] = -torch.inf
+    attended = Attended(weights.softmax(dim=1).requires_grad_(), torch.randint(3, vocab, (rows, places)))
+    return head, torch.randn(rows, dim, requires_grad=True), attended, torch.randint(3, vocab, (rows,))
+
+
+def test_the_copy_head_is_its_formula():
+    """See et al. 2017, eq. 9: P(w) = g · P_vocab(w) + (1 - g) · Σ over the places of w of their attention."""
+    head, hidden, attended, _ = copy_problem()
+    attended.pieces[:, 1] = attended.pieces[:, 0]  # a piece that stands twice
+    found = head.logp(hidden, attended).exp()
+    for row in range(len(hidden)):
+        g = torch.sigmoid(head.generate.weight[0] @ hidden[row] + head.generate.bias[0])
+        wanted = g * (head.weight @ hidden[row] + head.bias).softmax(dim=0)
+        for piece, weight in zip(attended.pieces[row].tolist(), attended.weights[row], strict=True):
+            wanted[piece] = wanted[piece] + (1 - g) * weight
+        torch.testing.assert_close(found[row], wanted)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [1, 30, 10_000])
+def test_the_copy_loss_in_chunks_is_the_loss_at_once(smoothing, chunk):
+    head, hidden, attended, targets = copy_problem()
+    leaves = [hidden, attended.weights, *head.parameters()]
+    with patch.object(heads, "_CHUNK", chunk):
+        total, nll = head.loss(hidden, attended, targets, smoothing)
+        found = gradients(total, *leaves)
+    wanted = F.nll_loss(logp := head.logp(hidden, attended), targets, reduction="sum")
+    torch.testing.assert_close(nll, wanted)
+    wanted = (1 - smoothing) * wanted - smoothing * logp.mean(dim=1).sum()
+    torch.testing.assert_close(total, wanted)
+    for ours, theirs in zip(found, gradients(wanted, *leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        assert ours.isfinite().all()
+
+
+def test_a_copy_head_that_only_copies_gives_the_attention():
+    head, hidden, attended, _ = copy_problem()
+    with torch.no_grad():
+        head.generate.bias.fill_(-50.0)
+        head.generate.weight.zero_()
+    wanted = torch.zeros(len(hidden), 11).scatter_add(1, attended.pieces, attended.weights)
+    torch.testing.assert_close(head.logp(hidden, attended).exp(), wanted)
+
+
+def test_coverage_loss_is_its_formula():
+    """See et al. 2017, eq. 12: Σᵢ min(aᵢ, cᵢ), c the sum of the attention at all positions before."""
+    weights = torch.rand(2, 4, 5).softmax(dim=2)
+    found = coverage_loss(weights)
+    for row in range(2):
+        covered = torch.zeros(5)
+        for t in range(4):
+            wanted = sum(min(float(a), float(c)) for a, c in zip(weights[row, t], covered, strict=True))
+            assert float(found[row, t]) == pytest.approx(wanted, abs=1e-6)
+            covered = covered + weights[row, t]

@@ -88,6 +88,8 @@ class Seq2Seq(nn.Module):
     log-probabilities of the parallel pass `decode`.
     """
 
+    src_embedding: nn.Embedding
+    tgt_embedding: nn.Embedding
     head: SoftmaxHead
 
     def encode(self, src: Tensor, src_len: Tensor) -> Any:

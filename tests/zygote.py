@@ -28,9 +28,9 @@ class Zygote:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch, self._count = scratch, 0
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+        fixed = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | fixed
         )
 
     def _ask(self, **order: object) -> int:

@@ -16,7 +16,7 @@ from s2s_cli.config import Config
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.models.build import build_model, num_parameters
-from s2s_cli.runtime import Log, Runtime, lock, seed_for
+from s2s_cli.runtime import Log, Runtime, StopSignal, lock, seed_for
 from s2s_cli.training.dry_run import dry_run
 from s2s_cli.training.init_from import init_from
 from s2s_cli.training.optim import Average, build_optimizer
@@ -42,13 +42,13 @@ def train(config: Config) -> None:
         if settings.dry_run:
             dry_run(config, dataset, _fresh_learner(config, dataset, runtime), runtime)
             return
-        with _hold(settings.run, _fixed(config, dataset.folder, runtime.world), runtime):
-            _run(config, dataset, runtime)
+        with StopSignal() as stop, _hold(settings.run, _fixed(config, dataset.folder, runtime.world), runtime):
+            _run(config, dataset, runtime, stop)
     finally:
         runtime.close()
 
 
-def _run(config: Config, dataset: Dataset, runtime: Runtime) -> None:
+def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -> None:
     settings = config.train
     learner = _fresh_learner(config, dataset, runtime)
     checkpoints = Checkpoints(
@@ -76,7 +76,7 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime) -> None:
     if trainer.is_done():
         log.say(f"nothing left to do: {trainer.reason_to_stop()}; raise that limit to train further")
         return
-    reason = trainer.run()
+    reason = trainer.run(stop)
     best = next(r for r in progress.history if r["update"] == checkpoints.ranked(progress.history)[0])
     log.say(
         f"done in {clock(progress.seconds)}: {reason}; best {settings.valid_metric} "

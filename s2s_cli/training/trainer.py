@@ -58,7 +58,7 @@ class Trainer:
         self._mark = (time.monotonic(), progress.num_tokens)  # since when, and from what count, speed is measured
         self._started = time.monotonic() - progress.seconds  # as if the run had never been interrupted
 
-    def run(self) -> str:
+    def run(self, stop: StopSignal) -> str:
         """Train until a limit, patience or a signal ends it; returns the reason. Raises Interrupted after a signal."""
         from tqdm import tqdm
 
@@ -74,7 +74,7 @@ class Trainer:
         self.learner.model.train()
         self._mark = (time.monotonic(), progress.num_tokens)
         self._started = time.monotonic() - progress.seconds
-        with StopSignal() as stop, bar:
+        with bar:
             try:
                 while not self.is_done():
                     if self._is_validation_due():

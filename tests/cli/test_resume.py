@@ -19,7 +19,7 @@ OPTIONS = [
         0.2,
         "--ema",
         0.9,
-        "--subword-sampling",
+        "--src-word-dropout",
         0.1,
         "--accumulate",
         2,

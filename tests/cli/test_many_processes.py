@@ -1,0 +1,77 @@
+"""`torchrun -m s2s_cli train`: several processes make the updates that one makes of the same batches."""
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+from test_resume import wait_until
+from zygote import Done, Zygote
+
+
+def start(s2s: Zygote, home: Path, run: Path, *options: object, world: int = 2) -> list[tuple[int, Path]]:
+    """What torchrun does: as many processes, told of each other by their environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    arguments = ["train", *TINY, "--dropout", 0, "--data", home / "data-bin", "--run", run, *options]
+    return [s2s.start(*arguments, cwd=home, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(world)]
+
+
+def finish(s2s: Zygote, processes: list[tuple[int, Path]]) -> list[Done]:
+    return [s2s.wait(*process) for process in processes]
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"checkpoints/step-{step:07d}/model.safetensors")
+
+
+def test_two_processes_are_one_with_both_batches(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """The same update; and an uneven last batch, a validation and the end of an epoch leave nobody waiting."""
+    options = ["--max-updates", 12, "--valid-every", 3, "--keep-last", 9]
+    ours = start(s2s, home, tmp_path / "two", *options)
+    one = s2s.run(*["train", *TINY, "--dropout", 0, "--run", tmp_path / "one", "--accumulate", 2, *options], cwd=home)
+    assert one.code == 0, one.err
+    main, other = finish(s2s, ours)
+    assert (main.code, other.code) == (0, 0), main.err + other.err
+    assert "2 × CPU" in main.err
+    assert other.err == other.out.decode() == ""
+    a, b = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)
+    for name, tensor in a.items():
+        assert torch.allclose(tensor, b[name], atol=1e-4), name
+    state = json.loads((tmp_path / "two/last/training/state.json").read_text())
+    assert state["update"] == 12
+    assert state["position"][0] > 0, "an epoch ended on the way"
+
+
+def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """The process that does not write is told to stop; what is saved is resumed, and ends as if nothing had been."""
+    options = ["--valid-every", 8, "--patience", 0, "--keep-last", 9]
+    assert [d.code for d in finish(s2s, start(s2s, home, tmp_path / "a", "--max-updates", 32, *options))] == [0, 0]
+    processes = start(s2s, home, tmp_path / "b", "--max-updates", 100_000, *options)
+    wait_until(lambda: (tmp_path / "b" / "last").exists())
+    os.kill(processes[1][0], signal.SIGTERM)
+    assert [done.code for done in finish(s2s, processes)] == [143, 143]
+    if json.loads((tmp_path / "b/last/training/state.json").read_text())["update"] > 32:
+        return  # a fast machine: that both stopped is all that was to be seen
+    again = finish(s2s, start(s2s, home, tmp_path / "b", "--max-updates", 32, *options))
+    assert [done.code for done in again] == [0, 0], again[0].err
+    a, b = weights(tmp_path / "a", 32), weights(tmp_path / "b", 32)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_other_numbers_of_processes_need_the_same_global_batch(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    options = ["--max-updates", 4, "--valid-every", 2]
+    assert finish(s2s, start(s2s, home, tmp_path / "run", *options))[0].code == 0
+    alone = ["train", *TINY, "--dropout", 0, "--run", tmp_path / "run", *options]
+    refused = s2s.run(*alone, cwd=home)
+    assert refused.code == 2
+    assert "train.accumulate: the run has 2, now 1" in refused.err
+    done = s2s.run(*alone, "--accumulate", 2, "--max-updates", 6, cwd=home)
+    assert done.code == 0, done.err
+    assert "going on after update 4" in done.err

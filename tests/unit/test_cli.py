@@ -1,0 +1,63 @@
+"""Flags follow from settings."""
+
+import inspect
+
+import pytest
+import typer
+
+from s2s_cli import cli, configio
+from s2s_cli.config import Config
+
+
+def parameters(sections: list[str]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(cli._command(lambda values: None, sections)).parameters)
+
+
+@pytest.mark.parametrize("command", cli._COMMANDS, ids=lambda command: command[0])
+def test_every_setting_of_a_command_has_a_flag_and_a_help_text(command: tuple) -> None:
+    name, _, sections, text = command
+    found = parameters(sections)
+    flags = [flag for p in found.values() for flag in p.annotation.__metadata__[0].param_decls]
+    assert len(flags) == len(set(flags)), "two settings with one flag"
+    for section in sections:
+        for key, info in configio.fields_of(section).items():
+            assert any(p.endswith(f"__{key}") for p in found), f"{section}.{key} has no flag"
+            assert info.description, f"{section}.{key} has no description"
+    assert f"Example: s2s {name}" in text
+
+
+def test_settings_of_one_command_do_not_share_names() -> None:
+    """A flag that belonged to two sections would set one and not the other."""
+    for name, _, sections, _ in cli._COMMANDS:
+        keys = [key for section in sections for key in configio.fields_of(section)]
+        assert len(keys) == len(set(keys)), name
+
+
+def test_every_section_belongs_to_a_command() -> None:
+    assert {section for _, _, sections, _ in cli._COMMANDS for section in sections} == set(Config.model_fields)
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture) -> None:
+    from s2s_cli.errors import DataError, Interrupted
+
+    def fail(error: BaseException) -> int:
+        def work() -> None:
+            raise error
+
+        return cli._exit_code(work)
+
+    assert cli._exit_code(lambda: None) == 0
+    assert fail(DataError("a: b")) == 2
+    assert fail(Interrupted(15, "stopped")) == 143
+    assert fail(Interrupted(2, "stopped")) == 130
+    assert fail(KeyboardInterrupt()) == 130
+    assert fail(PermissionError(13, "Permission denied", "/x")) == 2
+    assert capsys.readouterr().err.split("\n") == [
+        *("s2s: a: b", "s2s: stopped", "s2s: stopped", "s2s: interrupted", "s2s: /x: Permission denied", ""),
+    ]
+    with pytest.raises(ZeroDivisionError):
+        cli._exit_code(lambda: 1 // 0)
+
+
+def test_app_is_typer() -> None:
+    assert isinstance(cli.app(), typer.Typer)

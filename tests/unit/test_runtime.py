@@ -1,0 +1,89 @@
+"""Seeds, signals, locks and logs."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2s_cli.config import RuntimeSettings
+from s2s_cli.errors import Interrupted, S2SError
+from s2s_cli.runtime import Log, Runtime, StopSignal, lock, seed_for
+
+
+def draws(*numbers: int) -> list[float]:
+    seed_for(*numbers)
+    return torch.rand(4).tolist()
+
+
+def test_seeds_are_functions_of_all_their_numbers() -> None:
+    assert draws(1, 2) == draws(1, 2)
+    different = [draws(1), draws(2), draws(1, 2), draws(2, 1), draws(1, 2, 0), draws(1, 2, 1), draws(0, 1, 2)]
+    assert len(set(map(tuple, different))) == len(different)
+
+
+def test_neighbouring_updates_draw_unrelated_numbers() -> None:
+    first = torch.tensor([draws(7, update)[0] for update in range(2000)])
+    assert abs(float(first.mean()) - 0.5) < 0.03
+    assert abs(float(torch.corrcoef(torch.stack([first[:-1], first[1:]]))[0, 1])) < 0.1
+
+
+def test_signals_become_a_flag_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignal() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+        with pytest.raises(Interrupted):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_lock_holds_one(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(S2SError, match="in use by another process"), lock(tmp_path):
+        pass
+    with lock(tmp_path):
+        pass
+
+
+def test_log_forgets_what_will_be_written_again(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for update in (1, 2, 3):
+        log.metrics("train", update, loss=0.5)
+        log.metrics("valid", update, loss=0.25)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "tr')  # killed while writing
+    Log(tmp_path).rewind(2, validated=1)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["update"]) for r in records] == [("train", 1), ("valid", 1), ("train", 2)]
+    assert records[0] == {"kind": "train", "update": 1, "loss": 0.5}
+
+
+def test_silent_log_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    log = Log(tmp_path, silent=True)
+    log.say("hello")
+    log.metrics("train", 1)
+    log.rewind(0, 0)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_process_alone_needs_no_group() -> None:
+    runtime = Runtime.start(RuntimeSettings(device="cpu", precision="fp32"), join=True)
+    assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
+    assert runtime.all_sum(3) == 3
+    assert runtime.share({"a": 1}) == {"a": 1}
+    runtime.close()
+
+
+def test_precision() -> None:
+    """bf16 is asked of matrix products alone."""
+    a = torch.randn(4, 4)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with Runtime.start(RuntimeSettings(device="cpu", precision=name)).autocast():
+            assert (a @ a).dtype == dtype
+            assert (a + a).dtype == torch.float32

@@ -7,7 +7,7 @@ from s2s_cli import configio
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model, num_parameters
 
-SIZES = {"tiny": 2.4e6, "small": 13e6, "base": 48e6, "big": 185e6, "rnn": 5.5e6, "rnn-basic": 5.2e6}
+SIZES = {"tiny": 2.4e6, "small": 13e6, "base": 48e6, "big": 185e6, "rnn": 4.8e6, "rnn-basic": 4.8e6}
 SIZES |= {"rnn-luong": 21.5e6, "rnn-bahdanau": 34.8e6}  # weights with a joint vocabulary of 8,000 pieces, about
 
 

@@ -22,7 +22,7 @@ NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLs
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 UNICODE_WORD = rf"[{_UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}--\p{{M}}]]+"
 _UNICODE_TOKEN = regex.compile(UNICODE_WORD, regex.V1)
-_SENTENCE_END = regex.compile(r"(?<=[.!?।։؟]['\"”’»)\]]*)\s+|(?<=[。！？])")
+_SENTENCE_END = regex.compile(r"([.!?।։؟]['\"”’»)\]]*)\s+|([。！？]['\"”’»)\]）」』]*)")
 _QUANTUM = 2.0**32
 
 
@@ -60,7 +60,7 @@ def sentences(text: str, split: str) -> str:
         return text.replace("\\n", "\n")
     if split == "q":
         return text.replace("<q>", "\n")
-    return "\n".join(_SENTENCE_END.split(text))
+    return _SENTENCE_END.sub(r"\1\2\n", text)
 
 
 class Rouge:

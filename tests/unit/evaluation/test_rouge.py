@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import time
 import unicodedata
 from statistics import mean
 
@@ -126,4 +127,12 @@ def test_all_ways_to_mark_sentences_agree_with_rouge_score_on_newlines(split):
 def test_sentences_end_at_full_stops_of_any_script_and_not_inside_numbers():
     assert sentences('He said "stop." Then 3.5 left!', "sentence").split("\n") == ['He said "stop."', "Then 3.5 left!"]
     assert sentences("今日は。明日！", "sentence").strip().split("\n") == ["今日は。", "明日！"]
+    assert sentences("「行く。」と言う。", "sentence").strip().split("\n") == ["「行く。」", "と言う。"]
     assert sentences("यह है। वह था।", "sentence").split("\n") == ["यह है।", "वह था।"]
+
+
+def test_sentences_are_found_in_linear_time():
+    hostile = ".'" + ")" * 200_000 + "x " + ".)" * 200_000  # a model that hangs says such things
+    start = time.process_time()
+    assert sentences(hostile, "sentence") == hostile
+    assert time.process_time() - start < 5

@@ -227,10 +227,10 @@ def _signs(
         sign("empty", "% of lines without a word where the reference has some", [
             share_of_lines(name, (not h and bool(r) for h, r in paired(name))) for name in lines
         ]),
-        sign("far too long", "% of lines with more than twice the reference's words and five", [
+        sign("far too long", "% of lines with over five words more than twice the reference's", [
             share_of_lines(name, (too_long(h, r) for h, r in paired(name))) for name in lines
         ]),
-        sign("repeated", "% of lines that say one to four words twice in a row, or three words again", [
+        sign("repeated", "% of lines with one to four words twice in a row, or the same three words twice anywhere", [
             share_of_lines(name, (repeats(h) for h in words[name])) for name in lines
         ]),
         sign("not in reference", "% of words that the reference lacks", [
@@ -256,7 +256,7 @@ def _signs(
 
 
 def too_long(hyp: Sequence[str], ref: Sequence[str]) -> bool:
-    """An output that runs on: more than twice the reference's words, and five."""
+    """An output that runs on: over five words more than twice the reference's."""
     return len(hyp) > 2 * len(ref) + 5
 
 

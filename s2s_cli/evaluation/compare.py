@@ -36,6 +36,14 @@ class Result:
     significant: bool = False
     """p below 0.05 and a score other than the baseline's; sacrebleu gives equal outputs the smallest p of all."""
 
+    @property
+    def p_shown(self) -> str:
+        """The p-value for a table: starred where significant; "equal" where it is small for equal scores only."""
+        assert self.p_value is not None
+        if self.p_value < 0.05 and not self.significant:
+            return "equal"
+        return f"{self.p_value:.4f}{'*' if self.significant else ''}"
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -5,6 +5,7 @@ This file must not compute anything but where things stand on the page. All text
 
 import math
 import os
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,16 +22,18 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 460, 240, 46, 58, 10
 
 def write_page(path: Path, analysis: Analysis) -> None:
     """Write the page beside its place and move it there whole."""
-    html = render(analysis)
+    html = render(analysis).encode(errors="backslashreplace")  # a file's name need not be UTF-8
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
+        with beside.open("wb") as file:
             file.write(html)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -116,7 +119,7 @@ def _scale(values: list[float], from_zero: bool) -> tuple[float, float, float]:
     """Bottom, top and tick distance of an axis: four to eight round steps around the values."""
     low, high = (0.0 if from_zero else min(values)), max(values)
     if high - low < 1e-9:
-        low, high = low - 1.0, high + 1.0
+        low, high = max(0.0, low - 1.0), high + 1.0  # no score is below zero
     raw = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw)

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.config import ScoreSettings
+from s2s_cli.errors import DataError
 from s2s_cli.evaluation.alignment import Aligner
 from s2s_cli.evaluation.analyze import REFERENCE, Analysis, analyze, repeats, too_long
 from s2s_cli.evaluation.compare import Systems, compare, sentence_values
 from s2s_cli.evaluation.examples import Examples
 from s2s_cli.evaluation.metrics import build_metric, corpus_score
-from s2s_cli.evaluation.page import render, write_page
+from s2s_cli.evaluation.page import _scale, render, write_page
 
 CHRF = ScoreSettings(chrf=True)
 
@@ -201,7 +202,19 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path, refs, noisy):
     analysis = run({"hyp": noisy(0.2, 1)}, [refs])
     write_page(tmp_path / "new" / "page.html", analysis)
     assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == render(analysis)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+    (tmp_path / "new" / "folder").mkdir()
+    with pytest.raises(DataError, match="cannot write"):
+        write_page(tmp_path / "new" / "folder", analysis)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["folder", "page.html"]
+
+
+def test_axes_stand_on_round_numbers_around_the_values_and_not_below_zero():
+    for values in ([0.0, 0.0], [100.0], [41.3, 44.9, 43.0], [0.0, 99.7], [3.1e-4, 7e-4]):
+        low, high, step = _scale(values, from_zero=False)
+        assert 0 <= low <= min(values) <= max(values) <= high
+        assert 2 <= round((high - low) / step) <= 8
+        assert low / step == pytest.approx(round(low / step))
+    assert _scale([40.0, 60.0], from_zero=True)[0] == 0
 
 
 def test_sentence_values_are_scores_of_one_line(refs, noisy):

@@ -489,7 +489,7 @@ class ScoreSettings(Section):
     tokenize: Literal[
         "13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab", "flores101", "flores200", "spBLEU-1K"
     ] = "13a"
-    """BLEU's tokenizer, by sacrebleu's names; those from ja-mecab on need extras of sacrebleu or a download."""
+    """BLEU's tokenizer, by sacrebleu's names; ja-mecab and ko-mecab need an extra of sacrebleu, flores and spBLEU a download."""
     lowercase: bool = False
     """Ignore case in BLEU and chrF (ROUGE always does, TER does unless `ter_case_sensitive`)."""
     smooth: Literal["exp", "floor", "add-k", "none"] = "exp"
@@ -529,17 +529,17 @@ class ScoreSettings(Section):
     baseline: Path | None = None
     """The system that the others are tested against and compared with; by default the first input."""
     resamples: NonNegativeInt = 0
-    """Bootstrap resamples or randomization trials; 0 takes 1,000 and 10,000."""
+    """Bootstrap resamples or randomization trials; 0 takes 1,000 resamples and 10,000 trials."""
     seed: NonNegativeInt = 12345
     """Seed of resampling, as sacrebleu's SACREBLEU_SEED."""
     diff: bool = False
-    """Print where the output differs from the references, and two systems from each other."""
+    """Print the ten lines where systems differ most from the baseline, or the worst of one system, differences marked."""
     analyze: Path | None = None
     """Write an analysis of the output to this HTML page."""
     src: Annotated[Path | None, Flag("-s")] = None
-    """Source text, for the analysis."""
+    """Source text, for `analyze` and `diff`."""
     train_tgt: Path | None = None
-    """Text to count word frequencies in, for the analysis: the training target; by default the references."""
+    """Text to count word frequencies in for `analyze`: the training target; by default the references."""
 
     @model_validator(mode="after")
     def _check(self) -> "ScoreSettings":

@@ -5,6 +5,7 @@ This file must not compute anything.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s2s_cli.config import ScoreSettings
-from s2s_cli.evaluation.compare import Comparison, Result
+from s2s_cli.evaluation.compare import Comparison
 from s2s_cli.evaluation.metrics import Metric
 
 if TYPE_CHECKING:
     from s2s_cli.evaluation.analyze import Analysis
     from s2s_cli.evaluation.examples import Difference, Piece
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def scores(comparisons: list[Comparison], settings: ScoreSettings, analysis: "Analysis | None" = None) -> None:
@@ -39,6 +42,8 @@ def scores(comparisons: list[Comparison], settings: ScoreSettings, analysis: "An
     if analysis:
         for difference in analysis.differences[:10]:
             _difference(difference)
+        if not analysis.differences:
+            print("\nno differences")
 
 
 def sentences(
@@ -100,18 +105,13 @@ def _long(comparisons: list[Comparison], settings: ScoreSettings) -> tuple[list[
             if (i := result.interval) is not None:
                 row += [f"{i.mean:.{digits}f} ± {i.half:.{digits}f}", f"{i.low:.{digits}f}", f"{i.high:.{digits}f}"]
             if settings.paired != "none":
-                row.append(_p(result) if k else "baseline")
+                row.append(result.p_shown.ljust(7) if k else "baseline")
             rows.append(row)
     return headers, rows
 
 
 def _cells(c: Comparison, digits: int) -> list[str]:
     return [f"{result.score.value:.{digits}f}" for result in c.results]
-
-
-def _p(result: Result) -> str:
-    assert result.p_value is not None
-    return f"{result.p_value:.4f}{'*' if result.significant else ' '}"
 
 
 def _table(headers: list[str], rows: list[list[str]]) -> None:
@@ -172,7 +172,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _difference(difference: "Difference") -> None:
     """One line with its outputs; words that have no partner are red on a terminal, {braced} in a pipe."""
-    rows = [("source", difference.src)] if difference.src is not None else []
+    rows = [("source", _visible(difference.src))] if difference.src is not None else []
     rows += [("reference", _marked(ref)) for ref in difference.refs]
     rows += [(f"{name} {difference.chrf[name]:.1f}", _marked(pieces)) for name, pieces in difference.outputs.items()]
     width = max(len(label) for label, _ in rows)
@@ -184,7 +184,12 @@ def _difference(difference: "Difference") -> None:
 def _marked(pieces: "list[Piece]") -> str:
     before, after = ("\x1b[31m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("{", "}")
     runs = ((off, "".join(piece.text for piece in run)) for off, run in groupby(pieces, key=lambda piece: piece.off))
-    return "".join(f"{before}{text}{after}" if off else text for off, text in runs)
+    return "".join(f"{before}{_visible(text)}{after}" if off else _visible(text) for off, text in runs) or "(empty)"
+
+
+def _visible(text: str) -> str:
+    """The text with its control characters written out, for they could end the line or command the terminal."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _json_differences(analysis: "Analysis") -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ It reads the lines, holds them against each other and passes them on: numbers ar
 `analyze.py`, shown by `report.py` and `page.py`. It runs without torch.
 """
 
+import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from s2s_cli.config import ScoreSettings
-from s2s_cli.data.corpus import read_lines
+from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation import report
 from s2s_cli.evaluation.compare import Systems, chosen_metrics, compare, sentence_values
@@ -20,6 +21,8 @@ __all__ = ["METRICS", "Score", "corpus_score", "score"]
 
 def score(settings: ScoreSettings) -> None:
     """Run the command: results to standard output, messages to standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # texts of any script in any locale, names of files in any bytes
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     systems, refs, src = read_texts(settings)
     for warning in warnings(systems, refs, settings):
         print(f"s2s score: {warning}", file=sys.stderr)
@@ -35,7 +38,7 @@ def score(settings: ScoreSettings) -> None:
     from s2s_cli.evaluation.analyze import analyze
     from s2s_cli.evaluation.page import write_page
 
-    train_tgt = read_lines(settings.train_tgt) if settings.train_tgt else None
+    train_tgt = read_lines(settings.train_tgt) if settings.train_tgt and settings.analyze else None
     analysis = analyze(systems, refs, src, comparisons, train_tgt)
     report.scores(comparisons, settings, analysis if settings.diff else None)
     if settings.analyze:
@@ -50,24 +53,34 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
         paths = [settings.baseline] + [path for path in paths if path != settings.baseline]
     every = paths + settings.ref + ([settings.src] if settings.src else [])
     for path in every:
-        if paths.count(path) > 1 or settings.ref.count(path) > 1 or (_name(path) == "stdin" and every.count(path) > 1):
-            raise ConfigError(f"{_name(path)} is named twice: name each text once")
+        if paths.count(path) > 1 or settings.ref.count(path) > 1:
+            raise ConfigError(f"{file_name(path)} is named twice: name each text once")
+    if [*every, settings.train_tgt].count(Path("-")) > 1:
+        raise ConfigError("standard input is named twice, but can be read once: name a file instead")
+    if settings.analyze in every:
+        raise ConfigError(f"--analyze would write its page over {settings.analyze}: name another file")
     if settings.paired != "none" and len(paths) < 2:
         raise ConfigError("a paired test needs two systems: name both with -i, or one with --baseline")
     texts = {path: list(read_lines(path)) for path in every}
     counts = {path: len(lines) for path, lines in texts.items()}
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{_name(path)} has {count:,}" for path, count in counts.items())
+        listed = ", ".join(f"{file_name(path)} has {count:,}" for path, count in counts.items())
         raise DataError(f"line counts differ: {listed}. Line N of every file must belong to line N of the others")
     if not texts[paths[0]]:
-        raise DataError(f"nothing to score: {_name(paths[0])} has no lines")
-    systems = {_name(path): texts[path] for path in paths}
+        raise DataError(f"nothing to score: {file_name(paths[0])} has no lines")
+    systems = {file_name(path): texts[path] for path in paths}
     return systems, [texts[path] for path in settings.ref], texts[settings.src] if settings.src else None
 
 
 def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -> Iterable[str]:
-    """What makes a score mean something else than its reader will think."""
+    """What makes a score mean something else than its reader will think, and flags that do nothing."""
     metrics = chosen_metrics(settings)
+    if settings.resamples and not settings.confidence and settings.paired == "none":
+        yield "--resamples does nothing without --confidence or --paired"
+    if settings.train_tgt and not settings.analyze:
+        yield "--train-tgt does nothing without --analyze"
+    if settings.src and not (settings.analyze or settings.diff):
+        yield "--src does nothing without --analyze or --diff"
     if "bleu" in metrics and settings.tokenize != "none":
         for name, hyps in systems.items():
             if (spaced := sum(hyp.endswith(" .") for hyp in hyps)) >= 100:
@@ -80,7 +93,3 @@ def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -
                 f"ROUGE's own tokenizer erases {100 * erased // len(letters)} % of the references' letters, "
                 "all but a-z; --rouge-tokenizer unicode keeps them"
             )
-
-
-def _name(path: Path) -> str:
-    return "stdin" if str(path) == "-" else str(path)

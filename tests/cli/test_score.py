@@ -12,7 +12,6 @@ from typing import NamedTuple
 import pytest
 
 from s2s_cli.cli import main
-from s2s_cli.config import ScoreSettings
 from s2s_cli.evaluation.score import METRICS, corpus_score
 
 REFS = [
@@ -131,6 +130,9 @@ def test_sentence_scores_are_one_row_a_line(folder, run):
         (["-i", "empty", "-r", "empty"], r"nothing to score: empty"),
         (["-i", "hyp", "-i", "hyp"], r"hyp is named twice"),
         (["-i", "hyp", "--paired", "bootstrap"], r"paired test needs two systems"),
+        (["-i", "-", "-r", "-"], r"standard input is named twice"),
+        (["-i", "hyp", "--analyze", "page.html", "--train-tgt", "-", "-s", "-"], r"standard input is named twice"),
+        (["-i", "hyp", "--analyze", "test.tgt"], r"write its page over test\.tgt"),
         (["-i", "hyp", "--tokenize", "moses"], r"tokenize.*13a"),
         (["-i", "hyp", "--sentence", "--confidence"], r"sentence scores"),
         (["-i", "hyp", "--sentence", "--diff"], r"sentence scores"),
@@ -153,6 +155,10 @@ def test_warnings_go_to_standard_error(folder, run):
     assert done.returncode == 0
     assert "120 lines end in a tokenized full stop" in done.stderr
     assert "--rouge-tokenizer unicode" in done.stderr
+    idle = run("-i", "ru", "-r", "ru", "--bleu", "--resamples", "9", "-s", "ru", "--train-tgt", "ru")
+    assert [line.split()[2] for line in idle.stderr.split("\n")[:-1]] == ["--resamples", "--train-tgt", "--src"]
+    used = run("-i", "ru", "-r", "ru", "--bleu", "--confidence", "--resamples", "9", "-s", "ru", "--diff")
+    assert used.stderr == ""
     quiet = run("-i", "ru", "-r", "ru", "--rouge", "--rouge-tokenizer", "unicode")
     assert quiet.stderr == ""
     assert "= 100.00" in quiet.stdout
@@ -169,6 +175,34 @@ def test_diff_and_page(folder, run):
     printed = json.loads(run("-i", "hyp", "-i", "other", "--chrf", "--diff", "--json").stdout)
     assert printed["differences"][0]["line"] == 3
     assert printed["differences"][0]["outputs"] == {"hyp": HYPS[2], "other": OTHER[2]}
+
+
+def test_equal_systems_show_no_p_value_and_no_differences(folder, run):
+    (folder / "twin").write_bytes((folder / "hyp").read_bytes())
+    flags = ["-i", "hyp", "-i", "twin", "-i", "other", "--chrf", "--paired", "bootstrap", "--resamples", "50"]
+    ends = [line.split()[-1] for line in run(*flags).stdout.split("\n")[1:4]]
+    assert ends[:2] == ["baseline", "equal"]
+    assert 0 < float(ends[2].rstrip("*")) <= 1
+    assert run("-i", "hyp", "-i", "twin", "--chrf", "--diff").stdout.endswith("\n\nno differences\n")
+
+
+def test_diff_writes_control_characters_out_and_names_an_empty_output(folder, run):
+    (folder / "hostile").write_text("\x1b]0;title\x07 & bell\n\nA\rcat\x9b31m\ttab\n\n", encoding="utf-8")
+    shown = run("-i", "hostile", "--chrf", "--diff").stdout
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+    assert all(mark in shown for mark in (r"\x1b", r"\x07", r"\x0d", r"\x9b", "\t", "(empty)"))
+
+
+def test_any_locale_and_any_file_name_will_do(folder):
+    name = os.fsdecode(b"h\xff")
+    (folder / name).write_bytes((folder / "hyp").read_bytes())
+    command = [sys.executable, "-m", "s2s_cli", "score", "-i", name, "-i", "other", "--ter", "--analyze", "page.html"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "TER ↓" in done.stdout.decode()
+    assert r"h\udcff" in done.stdout.decode()
+    assert r"h\udcff" in (folder / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("colour", [True, False])
@@ -207,9 +241,3 @@ def test_no_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.split("\n")[-2] == "False"
-
-
-def test_the_defaults_are_those_of_validation(folder):
-    assert corpus_score("bleu", HYPS, [REFS]) == corpus_score(
-        "bleu", HYPS, [REFS], ScoreSettings(input=["hyp"], bleu=True)
-    )

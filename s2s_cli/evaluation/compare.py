@@ -72,7 +72,7 @@ def compare(systems: Systems, refs: list[list[str]], settings: ScoreSettings) ->
     for name in chosen_metrics(settings):
         metric = build_metric(name, refs, settings)
         stats = [metric.statistics(hyps) for hyps in systems.values()]
-        comparisons.append(Comparison(metric, stats, _results(list(systems), metric, stats, settings)))
+        comparisons.append(Comparison(metric, stats, results(list(systems), metric, stats, settings)))
     return comparisons
 
 
@@ -81,7 +81,8 @@ def sentence_values(systems: Systems, metric: Metric) -> list[np.ndarray]:
     return [np.array([metric.value(row) for row in metric.statistics(hyps).tolist()]) for hyps in systems.values()]
 
 
-def _results(names: Sequence[str], metric: Metric, stats: list[np.ndarray], settings: ScoreSettings) -> list[Result]:
+def results(names: Sequence[str], metric: Metric, stats: list[np.ndarray], settings: ScoreSettings) -> list[Result]:
+    """Every system's result by one metric, from `stats[k]`, the k-th system's statistics; the first is the baseline."""
     bootstrap = settings.confidence or settings.paired == "bootstrap"
     resampling: dict[str, int] = {}
     if bootstrap:

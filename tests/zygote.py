@@ -1,15 +1,17 @@
 """Whole commands as processes of their own, without the seconds that importing torch takes.
 
 Run as a script, this imports everything once and then forks a process for each order on standard input, a JSON object a
-line. Signals, exit codes, descriptors and the interpreter's end are those of a real `s2s`; only its beginning is skipped.
+line. Signals, exit codes and descriptors are those of a real `s2s`; only the interpreter's beginning and end are skipped.
 """
 
+import gc
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +64,12 @@ class Zygote:
         return self.wait(*self.start(*argv, cwd=cwd, stdin=stdin, file_limit=file_limit, **environment))
 
     def close(self) -> None:
-        self._process.stdin.close()
+        self._process.kill()
         self._process.wait()
 
 
-def child(order: dict) -> None:
-    """Become the command of an order."""
+def child(order: dict) -> int:
+    """Become the command of an order; its exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["cwd"])
     os.environ.update(order["environment"])
@@ -82,27 +84,38 @@ def child(order: dict) -> None:
     sys.argv = ["s2s", *order["argv"]]
     from s2s_cli.cli import main
 
-    main()
+    code = 1
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 def serve() -> None:
     import sacrebleu  # noqa: F401
     import torch._dynamo  # noqa: F401 - the first optimizer imports it
+    import typer.rich_utils  # noqa: F401
 
     import s2s_cli.checkpoint.average
+    import s2s_cli.cli
     import s2s_cli.data.preprocess
     import s2s_cli.evaluation.score
     import s2s_cli.search.translate
     import s2s_cli.training.train  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # so that children share its memory
     while line := sys.stdin.buffer.readline():
         order = json.loads(line)
         if "wait" in order:
             answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
         elif (answer := os.fork()) == 0:
-            child(order)
-            return
+            os._exit(child(order))
         print(answer, flush=True)
 
 

@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "init from nothing": (["train", *TINY, "--run", "r2", "--init-from", "nowhere"], ["nowhere is neither a run"]),
     "init from another shape": (
         ["train", *TINY, "--run", "r3", "--dim", 16, "--init-from", "run"],
-        ["give this one the settings of that one"],
+        ["give this model the settings of that one"],
     ),
     "no such model": (["translate", "-m", "nowhere"], ["nowhere is neither a run folder nor a bundle"]),
     "a model that is none": (["translate", "-m", "data-bin"], ["data-bin is neither a run folder nor a bundle"]),
@@ -122,7 +122,7 @@ def test_altered_bundle(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> N
 
 def test_folder_that_may_not_be_written(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
     """As root may write anywhere, a full disk stands for it: no file may grow."""
-    done = s2s.run("translate", "-i", "test.src", "-o", tmp_path / "out", cwd=home, file_limit=10)
+    done = s2s.run("translate", "-i", "test.src", "-o", tmp_path / "out", cwd=home, file_limit=300)
     assert done.code == 2
     done = s2s.run("average", "-o", tmp_path / "mean", cwd=home, file_limit=2000)
     check(done, "mean could not be written")

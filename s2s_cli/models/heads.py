@@ -90,11 +90,22 @@ class CopyHead(SoftmaxHead):
     def _chunk(
         self, hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        logp = self.logp(hidden, Attended(weights, pieces))
-        nll = -logp.gather(1, targets[:, None]).sum()
+        """The loss of a chunk from `logp` at few pieces alone: the target, and those of the source, where alone it differs
+        from the softmax by more than the gate.
+        """
+        logp = super().logp(hidden)
+        gate = self.generate(hidden).float()
+        places = torch.cat([pieces, targets[:, None]], dim=1)  # [M, S+1]: to the target, no attention is added
+        mass = torch.zeros_like(logp).scatter_add(1, places, F.pad(weights.float(), (0, 1))).gather(1, places)
+        generated = logp.gather(1, places) + F.logsigmoid(gate)
+        both = torch.logaddexp(generated, mass.clamp(min=_NOTHING).log() + F.logsigmoid(-gate))
+        nll = -both[:, -1].sum()
         if not label_smoothing:
             return nll, nll
-        return (1.0 - label_smoothing) * nll - label_smoothing * logp.mean(dim=1).sum(), nll
+        times = torch.zeros_like(logp.detach()).scatter_add_(1, places, torch.ones_like(mass)).gather(1, places)
+        vocab = logp.shape[1]
+        mean = F.logsigmoid(gate).sum() + (logp.sum() + ((both - generated) / times).sum()) / vocab
+        return (1.0 - label_smoothing) * nll - label_smoothing * mean, nll
 
 
 def build_head(settings: ArchitectureSettings, table: nn.Embedding) -> SoftmaxHead:

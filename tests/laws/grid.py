@@ -107,7 +107,7 @@ def pairwise(family: type[ModelSettings]) -> list[Case]:
         todo = {pair for pair in todo if not pair <= choice.items()}
         drawn = None
         while todo and not drawn:
-            wanted = min(todo, key=repr)
+            wanted = min(todo, key=lambda pair: sorted(map(repr, pair)))
             drawn = max(filter(None, [draw(dict(wanted)) for _ in range(40)]), key=lambda d: d[0], default=None)
             if not drawn:
                 todo.remove(wanted)

@@ -6,6 +6,7 @@ vocabularies and tables, no model family and no training loop.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -93,11 +94,8 @@ def _read(path: Path, wanted: dict[str, list[tuple[int, int]]], num_pieces: int)
 
 
 @torch.no_grad()
-def set_embeddings(model: Seq2Seq, side: str, matrix: Tensor, freeze: bool) -> None:
-    """Put vectors [V, D] into a model's `src` or `tgt` embedding, and let training leave them as they are if `freeze`.
-
-    What is tied to that table has them too. Raises ConfigError where the widths differ.
-    """
+def set_embeddings(model: Seq2Seq, side: Literal["src", "tgt"], matrix: Tensor) -> None:
+    """Put vectors [V, D] into the embedding of one side, and so into all that is tied to it. ConfigError if widths differ."""
     table = model.src_embedding if side == "src" else model.tgt_embedding
     if matrix.shape != table.weight.shape:
         raise ConfigError(
@@ -105,4 +103,3 @@ def set_embeddings(model: Seq2Seq, side: str, matrix: Tensor, freeze: bool) -> N
             "set model.emb_dim (rnn) or model.dim (transformer) to the width of the vectors"
         )
     table.weight.copy_(matrix)
-    table.weight.requires_grad_(not freeze)

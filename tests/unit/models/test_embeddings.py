@@ -97,15 +97,12 @@ def test_faulty_files_are_named(tmp_path, vocab, lines, message):
         load_embeddings(write(tmp_path / "v", lines), vocab)
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-def test_a_model_takes_them(tmp_path, vocab, freeze):
+def test_a_model_takes_them(tmp_path, vocab):
     matrix, _ = load_embeddings(write(tmp_path / "v", LINES), vocab)
     model = build_model(RnnSettings(emb_dim=3, dim=4), Sizes(len(vocab), len(vocab), True))
-    set_embeddings(model, "src", matrix, freeze)
+    set_embeddings(model, "src", matrix)
     assert torch.equal(model.src_embedding.weight, matrix)
     assert model.head.weight is model.src_embedding.weight  # tied, and so set as well
-    assert model.src_embedding.weight.requires_grad != freeze
+    wider = build_model(RnnSettings(emb_dim=8, dim=4, tie="none"), Sizes(len(vocab), len(vocab), True))
     with pytest.raises(ConfigError, match="3 wide"):
-        set_embeddings(
-            build_model(RnnSettings(emb_dim=8, dim=4), Sizes(len(vocab), len(vocab), True)), "tgt", matrix, False
-        )
+        set_embeddings(wider, "tgt", matrix)

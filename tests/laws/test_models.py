@@ -10,6 +10,8 @@ from torch import Tensor
 from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.heads import Attended
+from s2s_cli.models.rnn import Rnn
+from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
 
@@ -151,10 +153,25 @@ def test_attention_is_a_distribution_over_real_positions(case: Case):
 def test_a_model_with_itself_is_that_model(case: Case):
     model = case.build()
     pair = Ensemble([model, model])
-    memory = pair.encode(*pad(SRC))
-    own = memory.members[0]
-    out = pair.step(tgt_in(TGT)[:, 0], memory, pair.start(memory))
-    torch.testing.assert_close(out.logp, model.step(tgt_in(TGT)[:, 0], own, model.start(own)).logp, **CLOSE)
+    memory, own = pair.encode(*pad(SRC)), model.encode(*pad(SRC))
+    first, second = tgt_in(TGT)[:, 0], tgt_in(TGT)[:, 1]
+    out, wanted = pair.step(first, memory, pair.start(memory)), model.step(first, own, model.start(own))
+    torch.testing.assert_close(out.logp, wanted.logp, **CLOSE)
+    index = torch.tensor([5, 0, 5, 3])
+    out = pair.step(second[index], memory.select(index), out.state.select(index))
+    wanted = model.step(second[index], own.select(index), wanted.state.select(index))
+    torch.testing.assert_close(out.logp, wanted.logp, **CLOSE)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities():
+    cases = [case for case in GRID if case.shared][::7]
+    members = [case.build() for case in cases]
+    mixed = Ensemble(members)
+    memory = mixed.encode(*pad(SRC))
+    out = mixed.step(tgt_in(TGT)[:, 0], memory, mixed.start(memory))
+    own = [parallel(model, SRC, TGT)[:, 0].exp() for model in members]
+    assert {type(model) for model in members} == {Rnn, Transformer}
+    torch.testing.assert_close(out.logp.exp(), torch.stack(own).mean(dim=0), **CLOSE)
 
 
 @EACH

@@ -1,5 +1,6 @@
 """What holds for every model, whatever its options: the contract of `models/base.py`, tried over the grid."""
 
+import copy
 import math
 
 import pytest
@@ -228,3 +229,18 @@ def test_search_scores_are_forced_scores(case: Case):
             logp = parallel(model, [src], [tgt])[0]
             forced = float(logp[range(len(tgt)), tgt].sum())
             assert math.isclose(hypothesis.logp, forced, rel_tol=1e-3, abs_tol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EACH
+def test_cuda_gives_what_the_cpu_gives(case: Case):
+    """Other kernels, the same function: the loss, and a step after a step."""
+    model = case.build()
+    there = copy.deepcopy(model).cuda()
+    batch = batch_of(SRC, TGT)
+    assert math.isclose(float(there(batch.to("cuda")).total), float(model(batch).total), rel_tol=1e-3)
+    found = []
+    for each, device in ((model, "cpu"), (there, "cuda")):
+        memory = each.encode(batch.src.to(device), batch.src_len.to(device))
+        found.append(stepwise(each, batch.tgt_in[:, :3].to(device), memory, each.start(memory)).cpu())
+    torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=1e-2)

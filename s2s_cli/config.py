@@ -4,6 +4,7 @@ Flags, help texts, defaults, ranges and the error for an unknown key all follow 
 files and no torch: where values come from is the business of `configio.py`, what they do that of the rooms they are for.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_origin
@@ -163,8 +164,16 @@ class PreprocessSettings(Section):
         if len(self.valid_tag) not in (0, len(self.valid if one_file else self.valid_src)):
             raise ValueError(f"valid_tag has {len(self.valid_tag)} values, which is not one for each validation file")
         for piece in [*self.reserved, *self.symbol]:
-            if any(c.isspace() for c in piece):
-                raise ValueError(f"{piece!r}: a piece of the vocabulary holds no space")
+            if not piece or any(c.isspace() for c in piece):
+                raise ValueError(f"{piece!r}: a piece of the vocabulary is not empty and holds no space")
+        tags = {piece for tag in [*self.tag, *self.valid_tag] for piece in tag.split()}
+        for piece in [*self.reserved, *self.symbol, *sorted(tags)]:
+            if piece in ("<pad>", "<unk>", "<s>", "</s>") or re.fullmatch("<0x[0-9A-F]{2}>", piece):
+                raise ValueError(f"{piece} is a piece of every vocabulary already, and has its own meaning")
+        if both := set(self.symbol) & {*self.reserved, *tags}:
+            raise ValueError(
+                f"{min(both)} is named as symbol, which text turns into, and as reserved or tag, which it does not"
+            )
         if self.tgt_vocab and self.shared_vocab:
             raise ValueError("tgt_vocab needs shared_vocab off: a shared vocabulary is named by src_vocab")
         return self

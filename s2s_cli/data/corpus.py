@@ -139,8 +139,8 @@ def read_blocks(sources: Sequence[Source], size: int = 4096) -> Iterator[Block]:
                 rows = [_take(stream, size, file) for stream, file in zip(streams, source.files, strict=True)]
                 if len({len(side) for side in rows}) > 1:
                     counts = [
-                        num_lines + len(side) + sum(1 for _ in stream)
-                        for side, stream in zip(rows, streams, strict=True)
+                        num_lines + len(side) + _count(stream, file)
+                        for side, stream, file in zip(rows, streams, source.files, strict=True)
                     ]
                     raise DataError(
                         f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}: "
@@ -157,6 +157,11 @@ def read_blocks(sources: Sequence[Source], size: int = 4096) -> Iterator[Block]:
 def _take(stream: BinaryIO, size: int, path: Path) -> list[bytes]:
     with _read_errors(path):
         return list(islice(stream, size))
+
+
+def _count(stream: BinaryIO, path: Path) -> int:
+    with _read_errors(path):
+        return sum(1 for _ in stream)
 
 
 def decode_line(

@@ -6,21 +6,25 @@ same for any number of processes. This room writes no files.
 
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, compress, islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from s2s_cli.data.corpus import Block
+from s2s_cli.data.corpus import Block, blank
 from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
 from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.errors import DataError
 
 Ids = npt.NDArray[np.int32]
 
@@ -59,9 +63,8 @@ class Encoder:
     def __call__(self, block: Block) -> Encoded:
         """Encode a block. DataError names the file and line of what cannot be read."""
         src_texts, tgt_texts = block.texts()
-        if self.tags and self.tags[block.source]:
-            src_texts = [f"{self.tags[block.source]} {text}" for text in src_texts]
-        src, src_cut = _encode(self.vocabs.src, src_texts, self.limits.src_truncate)
+        tag = self.tags[block.source] if self.tags else ""
+        src, src_cut = _encode(self.vocabs.src, tagged(tag, src_texts), self.limits.src_truncate)
         tgt, tgt_cut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
         keep, account = self._filter(block, src_texts, tgt_texts, src, tgt)
         if not keep.all():
@@ -71,7 +74,7 @@ class Encoder:
         account.src = _side(self.vocabs.src, src, src_texts, int((src_cut & keep).sum()))
         account.tgt = _side(self.vocabs.tgt, tgt, tgt_texts, int((tgt_cut & keep).sum()))
         account.ratios = count_ratios(src.lengths, tgt.lengths)
-        hashes = _hashes(src_texts, tgt_texts) if self.limits.find else np.zeros(0, np.uint64)
+        hashes = _hashes(tag, src_texts, tgt_texts) if self.limits.find else np.zeros(0, np.uint64)
         return Encoded(src, tgt, np.array(block.lines, np.int64)[keep], hashes, account)
 
     def _filter(
@@ -96,6 +99,11 @@ class Encoder:
         return keep, account
 
 
+def tagged(tag: str, texts: list[str]) -> list[str]:
+    """Source texts with a tag in front; a blank one stays blank."""
+    return [text if blank(text) else f"{tag} {text}" for text in texts] if tag else texts
+
+
 def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> Iterator[Encoded]:
     """Encode blocks in that many processes (0: one for each core), in order."""
     workers = workers or available_cores()
@@ -104,9 +112,9 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
     if workers == 1 or len(first) < 2:  # processes would cost more than they bring
         yield from map(encoder, blocks)
         return
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=_portable(encoder)
-    )
+    # Forked workers start at once, with the vocabulary in memory that they share; macOS's own libraries forbid forking.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder,))
     waiting: deque[Future[Encoded]] = deque()
     try:
         for block in blocks:
@@ -115,6 +123,10 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DataError(
+            "a worker process was killed, most likely for want of memory; run again with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -127,16 +139,19 @@ def available_cores() -> int:
 _worker: Encoder  # in a worker process, set once when it starts
 
 
-def _portable(encoder: Encoder) -> tuple[Any, ...]:
-    """An encoder as values that go to another process; SentencePiece's own objects do not."""
-    src, tgt = ((vocab.proto, vocab.rules, vocab.tags) for vocab in (encoder.vocabs.src, encoder.vocabs.tgt))
-    return src, None if encoder.vocabs.shared else tgt, encoder.limits, encoder.tags
-
-
-def _start_worker(src: tuple[Any, ...], tgt: tuple[Any, ...] | None, limits: Limits, tags: Sequence[str]) -> None:
+def _start_worker(encoder: Encoder) -> None:
     global _worker
-    src_vocab = Vocab(*src)
-    _worker = Encoder(Vocabs(src_vocab, src_vocab if tgt is None else Vocab(*tgt)), limits, tags)
+    _worker = encoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A first process that was killed could not end its workers, which would wait for blocks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(block: Block) -> Encoded:
@@ -181,7 +196,7 @@ def _count(
         found.setdefault(name, Found()).add(Found(len(rows), lines, examples))
 
 
-def _hashes(src_texts: Sequence[str], tgt_texts: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """64 bits for each pair of texts, which tell it from others."""
-    pairs = map("{}\n{}".format, src_texts, tgt_texts)
-    return np.frombuffer(b"".join([blake2b(pair.encode(), digest_size=8).digest() for pair in pairs]), np.uint64)
+def _hashes(tag: str, src_texts: Sequence[str], tgt_texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """64 bits for each pair of texts under a tag, which tell it from others."""
+    pairs = [f"{tag}\n{src}\n{tgt}".encode() for src, tgt in zip(src_texts, tgt_texts, strict=True)]
+    return np.frombuffer(b"".join([blake2b(pair, digest_size=8).digest() for pair in pairs]), np.uint64)

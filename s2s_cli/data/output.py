@@ -55,7 +55,9 @@ def _lock(out: Path) -> Iterator[None]:
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):  # deleted between our opening and locking
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
             raise DataError(
                 f"{out}: another preprocess is writing it; wait for it or name another folder with -o"
             ) from None

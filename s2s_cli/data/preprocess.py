@@ -1,29 +1,23 @@
 """`s2s preprocess`: raw text in, a dataset folder out, and an account of every line left out.
 
 The corpus streams through in blocks: worker processes encode and filter, this process reads and writes, in order. What
-is done to a block is said in `encoding`, what was found in `report`, where the folder stands until it is whole in
-`output`, and how several machines share the work in `ranks`. This room knows no torch.
+is read is said in `inputs`, what is done to a block in `encoding`, what was found in `report`, where the folder stands
+until it is whole in `output`, and how several machines share the work in `ranks`. This room knows no torch.
 """
 
 import json
-import os
-import random
-import shutil
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 import s2s_cli
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.batching import repeats_of
-from s2s_cli.data.corpus import STDIN, Block, Reader, Source, open_bytes, paired, read_blocks, read_lines
+from s2s_cli.data.corpus import STDIN, Block, read_blocks
 from s2s_cli.data.dataset import (
     FORMAT,
     MANIFEST,
@@ -33,13 +27,12 @@ from s2s_cli.data.dataset import (
     VERSION,
     PairStore,
     PairWriter,
-    read_text,
     write_text,
 )
 from s2s_cli.data.duplicates import Duplicates
-from s2s_cli.data.encoding import Encoded, Encoder
+from s2s_cli.data.encoding import Encoded, Encoder, tagged
 from s2s_cli.data.filters import Limits
-from s2s_cli.data.formats import Columns, Fields
+from s2s_cli.data.inputs import Inputs, lines_of, progress, reads_stdin, sample
 from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
@@ -57,7 +50,7 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     stands where it shall be written; then nothing has changed.
     """
     with Ranks() as ranks, ExitStack() as stack:
-        if ranks.world > 1 and (settings.dry_run or "-" in map(str, chain(*_files(settings)))):
+        if ranks.world > 1 and (settings.dry_run or reads_stdin(settings)):
             raise ConfigError("under torchrun there is no dry run and no standard input: start one process")
         if ranks.rank:
             return _assist(settings, ranks)
@@ -67,18 +60,17 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
                 work = tempfile.TemporaryDirectory(prefix="s2s-")
             folder = Path(stack.enter_context(work))
             scratch = stack.enter_context(scratch_folder(folder))
-            train, valid = _sources(settings, scratch)
-            tags, valid_tags = _tags(settings, len(train), len(valid))
-            vocabs = _vocabs(settings, train, sorted({piece for tag in tags + valid_tags for piece in tag.split()}))
+            inputs = Inputs.of(settings, scratch)
+            vocabs = _vocabs(settings, inputs)
             vocabs.save(folder / "vocab")
-            valid_account = _write_valid(valid, vocabs, valid_tags, folder)
-        num_lines = [0] * len(train)
-        encoder = _encoder(settings, vocabs, tags, folder)
-        encoded = ranks.encode(_counted(read_blocks(train), num_lines), encoder, settings.workers, scratch)
+            valid_account = _write_valid(inputs, vocabs, folder)
+        num_lines = [0] * len(inputs.train)
+        encoder = Encoder(vocabs, Limits.of(settings, inputs.held_out()), inputs.tags)
+        encoded = ranks.encode(_counted(read_blocks(inputs.train), num_lines), encoder, settings.workers, scratch)
         with ranks.step():
-            account = _write_train(encoded, encoder, folder, scratch)
-            _check_account(account, settings)
-            corpora = _corpora(settings, train, tags, num_lines, PairStore(folder / "train").lines)
+            account = _write_train(encoded, encoder, lambda line: inputs.where(line, num_lines), folder, scratch)
+            _check_account(account, settings, inputs)
+            corpora = _corpora(settings, inputs, num_lines, PairStore(folder / "train").lines)
             return _write_report(settings, vocabs, account, valid_account, corpora, folder)
 
 
@@ -92,70 +84,27 @@ def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
     folder = partial_folder(settings.out)
     with ranks.step():
         pass
-    train, valid = _sources(settings, folder)
-    tags, _ = _tags(settings, len(train), len(valid))
-    encoder = _encoder(settings, Vocabs.load(folder / "vocab"), tags, folder)
-    ranks.encode(read_blocks(train), encoder, settings.workers, folder / ".scratch")
+    inputs = Inputs.of(settings, folder)
+    encoder = Encoder(Vocabs.load(folder / "vocab"), Limits.of(settings, inputs.held_out()), inputs.tags)
+    ranks.encode(read_blocks(inputs.train), encoder, settings.workers, folder / ".scratch")
     with ranks.step():
         return {"summary": []}
 
 
-# what is read
-
-
-def _sources(settings: PreprocessSettings, scratch: Path) -> tuple[list[Source], list[Source]]:
-    """Training and validation sources. Standard input, which can be read but once, is copied to `scratch` first."""
-    files = _files(settings)
-    if sum(str(path) == "-" for path in chain(*files)) > 1:
-        raise ConfigError("standard input (-) is named twice, and can be read once")
-    train_src, train_tgt, valid_src, valid_tgt = (
-        [_copy_stdin(scratch) if str(path) == "-" else path for path in paths] for paths in files
-    )
-    if not (settings.tsv or settings.jsonl):
-        return paired(train_src, train_tgt), paired(valid_src, valid_tgt)
-    reader: Reader = Columns(settings.src_column, settings.tgt_column)
-    if settings.jsonl:
-        reader = Fields(settings.src_field, settings.tgt_field)
-    return [Source((path,), reader) for path in train_src], [Source((path,), reader) for path in valid_src]
-
-
-def _files(settings: PreprocessSettings) -> tuple[list[Path], list[Path], list[Path], list[Path]]:
-    """Training and validation files, source and target side."""
-    if settings.tsv or settings.jsonl:
-        return settings.train, [], settings.valid, []
-    return settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt
-
-
-def _copy_stdin(scratch: Path) -> Path:
-    with open_bytes("-") as stream, open(scratch / STDIN, "wb") as copy:
-        shutil.copyfileobj(stream, copy)
-    return scratch / STDIN
-
-
-def _tags(settings: PreprocessSettings, num_train: int, num_valid: int) -> tuple[list[str], list[str]]:
-    """The tag of each training and of each validation source; empty where there is none."""
-    tags = settings.tag or [""] * num_train
-    if settings.valid_tag:
-        return tags, settings.valid_tag
-    if len(set(tags)) > 1:
-        raise ConfigError("the training files have different tags: name valid_tag for each validation file too")
-    return tags, tags[:1] * num_valid
-
-
-def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]) -> Vocabs:
+def _vocabs(settings: PreprocessSettings, inputs: Inputs) -> Vocabs:
     """Reuse or train the vocabularies. Tags are pieces of the source side."""
     reserved = [*settings.reserved, *(f"<extra_id_{i}>" for i in range(settings.sentinels))]
     rules = TextRules(settings.normalize, settings.lowercase)
 
     def vocab(side: Literal["src", "tgt", "both"], path: Path | None) -> Vocab:
-        side_tags = [] if side == "tgt" else tags
+        tags = [] if side == "tgt" else inputs.tag_pieces
         if path is not None:
-            return reuse(path, "tgt" if side == "tgt" else "src", rules, side_tags, reserved)
-        sample = _sample(_lines(sources, side), settings.vocab_sample, settings.seed)
-        if not any(sample):
-            raise DataError(f"{sources[0].name}: the training text is empty")
+            return reuse(path, "tgt" if side == "tgt" else "src", rules, tags, reserved, settings.symbol)
+        lines = sample(lines_of(inputs.train, side), settings.vocab_sample, settings.seed)
+        if not any(lines):
+            raise DataError(f"{inputs.train[0].name}: the training text is empty")
         return Vocab.train(
-            sample,
+            lines,
             size=settings.vocab_size,
             kind=settings.vocab_type,
             rules=rules,
@@ -163,7 +112,7 @@ def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]
             character_coverage=settings.character_coverage,
             symbols=settings.symbol,
             reserved=reserved,
-            tags=side_tags,
+            tags=tags,
         )
 
     if settings.shared_vocab:
@@ -172,36 +121,9 @@ def _vocabs(settings: PreprocessSettings, sources: list[Source], tags: list[str]
     return Vocabs(vocab("src", settings.src_vocab), vocab("tgt", settings.tgt_vocab))
 
 
-def _lines(sources: list[Source], side: Literal["src", "tgt", "both"]) -> Iterator[str]:
-    for block in _progress(read_blocks(sources), "vocabulary"):
-        src, tgt = block.texts()
-        if side != "tgt":
-            yield from src
-        if side != "src":
-            yield from tgt
-
-
-def _sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
-    """A uniform sample of at most `size` lines, the same for the same seed (reservoir sampling, Vitter 1985)."""
-    rng = random.Random(seed)
-    sample: list[str] = []
-    for seen, line in enumerate(lines):
-        if seen < size:
-            sample.append(line)
-        elif (slot := int(rng.random() * (seen + 1))) < size:
-            sample[slot] = line
-    return sample
-
-
-def _encoder(settings: PreprocessSettings, vocabs: Vocabs, tags: list[str], folder: Path) -> Encoder:
-    """What is done to the training text; sources of validation and test text are looked for in it."""
-    held_out = chain(read_text(folder / VALID_SRC), *map(read_lines, settings.test_src))
-    return Encoder(vocabs, Limits.of(settings, held_out), tags)
-
-
 def _counted(blocks: Iterator[Block], num_lines: list[int]) -> Iterator[Block]:
     """The blocks, the lines of each source being counted as they pass."""
-    for block in _progress(blocks, "encoding"):
+    for block in progress(blocks, "encoding"):
         num_lines[block.source] += block.size
         yield block
 
@@ -209,29 +131,30 @@ def _counted(blocks: Iterator[Block], num_lines: list[int]) -> Iterator[Block]:
 # what is written
 
 
-def _write_valid(sources: list[Source], vocabs: Vocabs, tags: list[str], folder: Path) -> Account:
+def _write_valid(inputs: Inputs, vocabs: Vocabs, folder: Path) -> Account:
     """The validation set: its text whole, tags included, and the ids of the pairs without a blank side."""
-    blocks = list(read_blocks(sources))
+    blocks = list(read_blocks(inputs.valid))
     if not blocks:
-        raise DataError(f"{sources[0].name}: the validation text is empty")
+        raise DataError(f"{inputs.valid[0].name}: the validation text is empty")
     src_texts, tgt_texts = [], []
     for block in blocks:
         src, tgt = block.texts()
-        tag = tags[block.source]
-        src_texts += [f"{tag} {text}" for text in src] if tag else src
+        src_texts += tagged(inputs.valid_tags[block.source], src)
         tgt_texts += tgt
     write_text(folder / VALID_SRC, src_texts)
     write_text(folder / VALID_TGT, tgt_texts)
     account = Account()
     with PairWriter(folder / "valid", vocabs) as writer:
-        for encoded in map(Encoder(vocabs, Limits(), tags), blocks):
+        for encoded in map(Encoder(vocabs, Limits(), inputs.valid_tags), blocks):
             _write_block(writer, encoded)
             account.add(encoded.account)
     return account
 
 
-def _write_train(blocks: Iterator[Encoded], encoder: Encoder, folder: Path, scratch: Path) -> Account:
-    """Write the training pairs; their account."""
+def _write_train(
+    blocks: Iterator[Encoded], encoder: Encoder, where: Callable[[int], str], folder: Path, scratch: Path
+) -> Account:
+    """Write the training pairs; their account. `where` gives file and line of a line number."""
     account = Account()
     drop = encoder.limits.drop_duplicates
     stem = scratch / "train" if drop else folder / "train"
@@ -242,7 +165,7 @@ def _write_train(blocks: Iterator[Encoded], encoder: Encoder, folder: Path, scra
                 duplicates.add(encoded.hashes)
                 account.add(encoded.account)
         store, mask = PairStore(stem), duplicates.mask()
-        found = _count_duplicates(store, mask, encoder.vocabs)
+        found = _count_duplicates(store, mask, encoder.vocabs, where)
         if found.count:
             (account.drops if drop else account.found)["duplicate"] = found
         if drop:
@@ -255,14 +178,14 @@ def _write_block(writer: PairWriter, encoded: Encoded) -> None:
     writer.write((src.ids, src.lengths), (tgt.ids, tgt.lengths), encoded.lines)
 
 
-def _count_duplicates(store: PairStore, mask: np.ndarray, vocabs: Vocabs) -> Found:
+def _count_duplicates(store: PairStore, mask: np.ndarray, vocabs: Vocabs, where: Callable[[int], str]) -> Found:
     """The pairs that stood there before."""
     found = Found()
     for start in range(0, len(store), COPY_ROWS):
         rows = (start + np.flatnonzero(mask[start : start + COPY_ROWS])).tolist()
         examples = [
             example(
-                f"line {store.line(row)}",
+                where(store.line(row)),
                 vocabs.src.decode(store.src(row).tolist()),
                 vocabs.tgt.decode(store.tgt(row).tolist()),
             )
@@ -287,10 +210,10 @@ def _copy_unique(store: PairStore, mask: np.ndarray, vocabs: Vocabs, stem: Path,
             account.tgt_tokens += len(tgt[0])
 
 
-def _check_account(account: Account, settings: PreprocessSettings) -> None:
+def _check_account(account: Account, settings: PreprocessSettings, inputs: Inputs) -> None:
     """The gates: refuse what is most likely a mistake."""
     if not account.pairs:
-        raise DataError("the training text is empty")
+        raise DataError(f"{inputs.train[0].name}: the training text is empty")
     why = f"{account.dropped:,} of {account.pairs:,} training pairs would be dropped: {reasons(account.drops)}"
     if not account.kept:
         raise DataError(f"{why}; nothing is left to train on")
@@ -304,9 +227,10 @@ def _check_account(account: Account, settings: PreprocessSettings) -> None:
 
 
 def _corpora(
-    settings: PreprocessSettings, sources: list[Source], tags: list[str], num_lines: list[int], lines: np.ndarray
+    settings: PreprocessSettings, inputs: Inputs, num_lines: list[int], lines: np.ndarray
 ) -> list[dict[str, Any]]:
     """What the manifest says of each training source; `lines` are the line numbers of all kept pairs."""
+    sources = inputs.train
     names = settings.corpus or [source.name for source in sources]
     weights = settings.weight or [1.0] * len(sources)
     first_lines = np.cumsum([1, *num_lines])
@@ -317,7 +241,7 @@ def _corpora(
         {
             "name": names[i],
             "files": [str(file) if file.name != STDIN else STDIN for file in source.files],
-            "tag": tags[i],
+            "tag": inputs.tags[i],
             "first_line": int(first_lines[i]),
             "lines": num_lines[i],
             "first_row": first_rows[i],
@@ -361,7 +285,8 @@ def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
     sizes = (
         f"{len(vocabs.src):,} pieces, shared" if vocabs.shared else f"{len(vocabs.src):,} + {len(vocabs.tgt):,} pieces"
     )
-    yield f"vocabulary: {sizes}"
+    reused = ", ".join(str(path) for path in (settings.src_vocab, settings.tgt_vocab) if path)
+    yield f"vocabulary: {sizes}{f', reused from {reused}' if reused else ''}"
     if settings.vocab_type != "byte" and min(len(vocabs.src), len(vocabs.tgt)) < settings.vocab_size:
         yield f"  fewer than the {settings.vocab_size:,} asked for: the text, or the vocabulary reused, has no more"
     for side, vocab in (("source", vocabs.src), ("target", vocabs.tgt)):
@@ -371,12 +296,3 @@ def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _progress(blocks: Iterator[Block], what: str) -> Iterator[Block]:
-    """A progress bar over lines, on a terminal only."""
-    shown = sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
-    with tqdm(desc=what, unit=" lines", unit_scale=True, disable=not shown) as bar:
-        for block in blocks:
-            yield block
-            bar.update(block.size)

@@ -36,7 +36,8 @@ class Found:
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.lines) else ""
-        return f"{self.count:,} (lines {', '.join(map(str, self.lines))}{more})"
+        first = f"; the first is {self.examples[0]['where']}" if self.examples else ""
+        return f"{self.count:,} (lines {', '.join(map(str, self.lines))}{more}{first})"
 
 
 def example(where: str, src: str, tgt: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ rules and escapes are the business of `vocab`.
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
 from typing import Literal
 
 import sentencepiece
@@ -67,9 +68,15 @@ def train(
         )
     except RuntimeError as error:
         raise _training_error(str(error), size) from None
-    proto = model.getvalue()
-    num_missing = -len(load(proto)) % MULTIPLE
-    return append(proto, [f"<unused_{i}>" for i in range(num_missing)])
+    return pad(model.getvalue())
+
+
+def pad(proto: bytes) -> bytes:
+    """The model with as many unused pieces appended as make its size a multiple of 8."""
+    model = load(proto)
+    known = {model.id_to_piece(i) for i in range(len(model))}
+    names = (name for i in count() if (name := f"<unused_{i}>") not in known)
+    return append(proto, list(islice(names, -len(model) % MULTIPLE)))
 
 
 def complete(proto: bytes, reserved: Sequence[str]) -> bytes:

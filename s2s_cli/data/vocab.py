@@ -21,7 +21,7 @@ import sentencepiece
 
 from s2s_cli.data import spm
 from s2s_cli.data.spm import BOS, EOS, PAD, UNK, VocabType
-from s2s_cli.errors import DataError
+from s2s_cli.errors import ConfigError, DataError
 
 __all__ = ["BOS", "EOS", "PAD", "UNK", "TextRules", "Vocab", "VocabType", "Vocabs", "reuse"]
 
@@ -69,6 +69,10 @@ class Vocab:
     def _id_or(self, id: int, piece: str) -> int:
         return id if id >= 0 else self._ids[piece]
 
+    def __reduce__(self) -> tuple[type["Vocab"], tuple[bytes, TextRules, tuple[str, ...]]]:
+        """What goes to another process; SentencePiece's own objects do not."""
+        return Vocab, (self.proto, self.rules, self.tags)
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -97,7 +101,7 @@ class Vocab:
         if self.unk in ids:
             return list(ids)  # what is unknown cannot be spelled anew
         num_tags = next((i for i, id in enumerate(ids) if id not in self._tag_ids), len(ids))
-        sentencepiece.set_random_generator_seed(seed % (1 << 32))
+        sentencepiece.set_random_generator_seed(seed % ((1 << 32) - 1))  # the last means: leave the seed as it is
         text = _escape(self.decode(ids[num_tags:]))
         return [*ids[:num_tags], *self._model.encode(text, enable_sampling=True, nbest_size=-1, alpha=rate)]
 
@@ -261,18 +265,27 @@ def read_model(path: Path, rules: TextRules = TextRules(), tags: Iterable[str] =
 
 
 def reuse(
-    path: Path, side: Literal["src", "tgt"], rules: TextRules, tags: Sequence[str], reserved: Sequence[str]
+    path: Path,
+    side: Literal["src", "tgt"],
+    rules: TextRules,
+    tags: Sequence[str],
+    reserved: Sequence[str],
+    symbols: Sequence[str] = (),
 ) -> Vocab:
     """The vocabulary of a dataset or bundle folder, with its own rules, or a SentencePiece file under `rules`.
 
-    Tags and reserved pieces that it lacks are appended.
+    Tags and reserved pieces that it lacks are appended, and what makes its size a multiple of 8. ConfigError if it lacks
+    one of `symbols`, since pieces of text cannot be appended.
     """
     if path.is_dir():
         vocabs = Vocabs.load(path / "vocab" if (path / "vocab").is_dir() else path)
         found = vocabs.src if side == "src" else vocabs.tgt
     else:
         found = read_model(path, rules)
-    return Vocab(spm.complete(found.proto, reserved), found.rules, [*found.tags, *tags])
+    for symbol in symbols:
+        if _escape(found.rules.apply(symbol)) not in found:
+            raise ConfigError(f"{path}: has no piece {symbol}, and symbols can only be given to a new vocabulary")
+    return Vocab(spm.pad(spm.complete(found.proto, [*tags, *reserved])), found.rules, [*found.tags, *tags])
 
 
 def _escape(line: str) -> str:

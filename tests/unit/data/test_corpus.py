@@ -172,6 +172,10 @@ def test_sides_of_different_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tgt").write_bytes(b"a\n" * 9_999)
     with pytest.raises(DataError, match=r"src has 10,000 lines but .*tgt has 9,999"):
         list(read_pairs([tmp_path / "src"], [tmp_path / "tgt"]))
+    (tmp_path / "src").write_bytes(gzip.compress(bytes(range(11, 256)) * 4000)[:-9])
+    (tmp_path / "tgt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"src: the compressed file"):  # found while its lines are counted
+        list(read_pairs([tmp_path / "src"], [tmp_path / "tgt"]))
     with pytest.raises(DataError, match="2 source and 1 target files"):
         list(read_pairs([tmp_path / "src"] * 2, [tmp_path / "tgt"]))
 

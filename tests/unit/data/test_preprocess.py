@@ -150,7 +150,8 @@ def test_identical_duplicate_and_leaked_pairs_are_counted_kept_or_dropped(
         "duplicate": [51, 61],
         "leak": [81, 91],
     }
-    assert part["duplicate"]["examples"][0] == {"where": "line 51", "src": src[40], "tgt": tgt[40]}
+    file = tmp_path / "train.src"
+    assert part["duplicate"]["examples"][0] == {"where": f"{file}:51", "src": src[40], "tgt": tgt[40]}
     assert part["leak"]["examples"][1]["src"] == "from the test"
     assert part["leak"]["examples"][1]["where"].endswith("train.src:91")
     dataset = Dataset.open(tmp_path / "data-bin")
@@ -193,7 +194,8 @@ def test_the_gates(corpus: Corpus) -> None:
     src = sentences(300, 1)
     src[::5] = [""] * 60
     with pytest.raises(
-        DataError, match=r"60 of 300 training pairs would be dropped: blank 60 \(lines 1, 6, .*--allow-drops"
+        DataError,
+        match=r"60 of 300 training pairs would be dropped: blank 60 \(lines 1, 6, .*first is .*train\.src:1\).*--allow-drops",
     ):
         preprocess(corpus(src))
     assert preprocess(corpus(src, allow_drops=True))["train"]["kept"] == 240
@@ -269,6 +271,55 @@ def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: P
         preprocess(settings.model_copy(update={"valid_tag": []}))
 
 
+def test_a_tag_hides_nothing_from_the_filters(corpus: Corpus, tmp_path: Path) -> None:
+    src, tgt = sentences(300, 1), sentences(300, 2)
+    src = [f"{i} {line}" for i, line in enumerate(src)]
+    src[10] = tgt[10] = "same"
+    src[20], src[30], src[40] = "", "the dog sees the cat", "from the test"
+    src[50] = "犬"  # half the letters of <2d> with it would be latin
+    test = write(tmp_path / "test.src", ["from the test"])
+    settings = corpus(
+        src, tgt, tag="<2de>", identical="drop", leaks="drop", test_src=test, src_script=["latin", "cjk"],
+        valid_src=["the dog sees the cat", "", "a house"], valid_tgt=["a", "b", "c"],
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="cjk is no script"):
+        preprocess(settings)
+    drops = preprocess(settings.model_copy(update={"src_script": ["latin"]}))["train"]["drops"]
+    found = {name: drop["lines"] for name, drop in drops.items()}
+    assert (found["blank"], found["identical"], found["leak"]) == ([21], [11], [31, 41])
+    assert 51 in found["wrong script"]
+    dataset = Dataset.open(settings.out)
+    assert dataset.valid_src == ["<2de> the dog sees the cat", "", "<2de> a house"]
+    assert dataset.valid.lines.tolist() == [1, 3]
+
+
+def test_a_reused_vocabulary_gets_what_can_be_appended(corpus: Corpus, tmp_path: Path) -> None:
+    first = corpus(out=tmp_path / "first", symbol="#P#")
+    preprocess(first)
+    again = corpus(src_vocab=first.out, tag="<2de>", reserved=["<mask>"], symbol="#P#")
+    preprocess(again)
+    then, now = Dataset.open(first.out).vocabs.src, Dataset.open(again.out).vocabs.src
+    assert len(now) == len(then) + 8  # two pieces, and what makes it a multiple of 8
+    assert [now.piece(i) for i in range(len(then))] == [then.piece(i) for i in range(len(then))]
+    assert {"<2de>", "<mask>"} <= {now.piece(i) for i in range(len(then), len(now))}
+    with pytest.raises(ConfigError, match="has no piece #Q#, and symbols"):
+        preprocess(corpus(src_vocab=first.out, symbol="#Q#"))
+
+
+def test_what_cannot_be_read_is_said_before_the_long_work(corpus: Corpus, tmp_path: Path) -> None:
+    settings = corpus(vocab_size=16)  # which would be too small
+    for name in ("valid_tgt", "test_src"):
+        with pytest.raises(DataError, match="missing: no such file"):
+            preprocess(settings.model_copy(update={name: [tmp_path / "missing"]}))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe: a pipe, which can be read once"):
+        preprocess(settings.model_copy(update={"train_src": [tmp_path / "pipe"]}))
+    (tmp_path / "pipe").unlink()
+    with pytest.raises(ConfigError, match="named twice"):
+        preprocess(corpus(train_src="-", test_src="-"))
+    assert beside(settings) == set()
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_vocabulary_is_reused_with_its_rules(corpus: Corpus, tmp_path: Path, shared: bool) -> None:
     first = corpus(out=tmp_path / "first", shared_vocab=shared, lowercase=True)
@@ -305,6 +356,9 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ({"train": "x"}, "say tsv or jsonl"),
         ({"weight": [1, 2]}, "weight has 2 values for 1 training files"),
         ({"reserved": "a b"}, "holds no space"),
+        ({"symbol": "<s>"}, "<s> is a piece of every vocabulary already"),
+        ({"tag": "<2de> <0x41>"}, "<0x41> is a piece of every"),
+        ({"symbol": "<x>", "tag": "<x>"}, "<x> is named as symbol"),
         ({"tgt_vocab": "x"}, "shared_vocab off"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -316,7 +370,6 @@ import sys, time
 from pathlib import Path
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data import preprocess as room
-write = room._write_train
 def slow(*args):
     print("writing", flush=True)
     time.sleep(60)
@@ -344,6 +397,47 @@ def test_killed_and_run_again_it_starts_clean(corpus: Corpus) -> None:
     second = content(settings.out)
     preprocess(corpus(sentences(100, 5), out=settings.out.with_name("clean")))
     assert content(settings.out.with_name("clean")) == second
+
+
+IN_WORKER = """
+import os, sys
+from s2s_cli.config import PreprocessSettings
+from s2s_cli.data import encoding
+from s2s_cli.data.preprocess import preprocess
+from s2s_cli.errors import DataError
+first = os.getpid()
+count = encoding.count_ratios
+def slow(*args):
+    if os.getpid() != first:
+        os.write(1, f"{os.getpid()}{os.linesep}".encode())
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), 9)
+        import time; time.sleep(60)
+    return count(*args)
+encoding.count_ratios = slow
+try:
+    preprocess(PreprocessSettings.model_validate_json(sys.argv[1]))
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers see the patch only where they are forked")
+@pytest.mark.parametrize("who", ["first", "killed"])
+def test_no_process_is_left_when_one_is_killed(corpus: Corpus, who: str) -> None:
+    settings = corpus(sentences(300) * 30, workers=2)
+    command = [sys.executable, "-c", IN_WORKER, settings.model_dump_json(), who]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        workers = [int(process.stdout.readline()) for _ in range(2 if who == "first" else 1)]
+        if who == "first":
+            process.kill()
+        rest = process.stdout.read()  # to the end, which comes when the last process that could write has ended
+    assert ("a worker process was killed" in rest) is (who == "killed")
+    for worker in workers:
+        assert not Path(f"/proc/{worker}/cmdline").exists() or not Path(f"/proc/{worker}/cmdline").read_bytes()
+    if who == "killed":
+        assert beside(settings) == set()
 
 
 def test_a_large_vocabulary_takes_wider_ids(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

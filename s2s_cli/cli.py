@@ -132,7 +132,7 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
         return str, "|".join(str(a) for a in get_args(annotation))
     if get_origin(annotation) is list:
         inner_kind, metavar = _kind(get_args(annotation)[0])
-        return list[inner_kind], metavar  # type: ignore[valid-type]
+        return list[inner_kind], metavar or f"<{inner_kind.__name__.lower()}>"  # type: ignore[valid-type]
     return annotation, None
 
 
@@ -145,7 +145,9 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     default = info.get_default(call_default_factory=True)
     shown = ", ".join(map(str, default)) if isinstance(default, list) else default
     note = (
-        "" if default is None or section == "model" else f" (default {str(shown).lower() if kind is bool else shown})"
+        ""
+        if default is None or default == [] or section == "model"
+        else f" (default {str(shown).lower() if kind is bool else shown})"
     )
     option = typer.Option(
         *names,

@@ -31,11 +31,17 @@ class Flag:
 class Section(BaseModel):
     """A section of `s2s.yaml`: unknown keys are errors, values do not change after they were read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+ValidMetric = Literal["loss", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+LOWER_IS_BETTER = ("loss", "ter")
 
 
 class PreprocessSettings(Section):
@@ -112,7 +118,7 @@ class PreprocessSettings(Section):
     tgt_truncate: NonNegativeInt = 0
     """Cut the training targets after so many pieces; 0 cuts nothing."""
     max_len: PositiveInt = 256
-    """Drop a training pair with a side of more pieces than this, after cutting."""
+    """Drop a training pair with a side of more pieces than this (a side that is cut may keep as many as its cut leaves)."""
     max_ratio: PositiveFloat = 9.0
     """Drop a training pair whose longer side has more than this many times the pieces of the other (short pairs excepted)."""
     max_unknown: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
@@ -403,8 +409,10 @@ class TrainSettings(Section):
     """Largest norm of the gradient; 0 turns clipping off."""
     valid_every: NonNegativeInt = 0
     """Updates between validations; 0 validates once an epoch."""
-    valid_metric: Literal["loss", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"] = "bleu"
+    valid_metric: ValidMetric = "bleu"
     """What chooses the best checkpoint and ends a run early."""
+    valid_also: list[ValidMetric] = []
+    """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
     patience: NonNegativeInt = 10
     """Stop after so many validations without a better score; 0 never does."""
     keep_last: PositiveInt = 3
@@ -569,7 +577,11 @@ class AverageSettings(Section):
     last: NonNegativeInt = 0
     """Average the newest N checkpoints of the run."""
     best: NonNegativeInt = 0
-    """Average the best N checkpoints of the run, by its validation metric (neither --last nor --best: all it kept)."""
+    """Average the best N checkpoints of the run (neither --last nor --best: all it kept)."""
+    metric: ValidMetric | None = None
+    """What makes a checkpoint best: a metric that the run recorded; by default the one it was validated by."""
+    weight: list[PositiveFloat] = []
+    """Weight of each bundle, in their order; by default all count alike."""
     output: Annotated[Path, Flag("-o")] = Path("averaged")
     """The bundle to write."""
 
@@ -577,6 +589,10 @@ class AverageSettings(Section):
     def _check(self) -> "AverageSettings":
         if self.last and self.best:
             raise ValueError("name one of last and best")
+        if self.metric and not self.best:
+            raise ValueError("metric chooses the best: say how many with best")
+        if self.weight and len(self.weight) != len(self.bundle):
+            raise ValueError(f"weight has {len(self.weight)} values for {len(self.bundle)} bundles")
         return self
 
 

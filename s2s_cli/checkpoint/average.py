@@ -5,12 +5,13 @@ Tensors are read one at a time, so that the peak of memory is about one model, h
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, open_tensors, save_bundle
-from s2s_cli.config import AverageSettings
+from s2s_cli.config import LOWER_IS_BETTER, AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
 
@@ -22,8 +23,10 @@ def average(settings: AverageSettings) -> None:
     first = bundles[0]
     for other in bundles[1:]:
         _check_alike(first, other)
-    origin = {"averaged": [{"bundle": bundle.path.name, **bundle.origin} for bundle in bundles]}
-    save_bundle(settings.output, _mean(bundles), first.model, first.search, first.vocabs, origin)
+    weights = settings.weight or [1.0] * len(bundles)
+    made_of = zip(weights, bundles, strict=True)
+    origin = {"averaged": [{"bundle": b.path.name, "weight": weight, **b.origin} for weight, b in made_of]}
+    save_bundle(settings.output, _mean(bundles, weights), first.model, first.search, first.vocabs, origin)
     tell(f"averaged {len(bundles)} checkpoints into {settings.output}: {', '.join(path.name for path in paths)}")
 
 
@@ -41,7 +44,10 @@ def _choose(settings: AverageSettings) -> list[Path]:
         )
     origins = [(path, open_bundle(path, trusted=True).origin) for path in kept]
     scored = [(path, origin) for path, origin in origins if "loss" in origin]  # one saved by a signal has no score
-    scored.sort(key=(lambda item: _rank(item[1])) if settings.best else (lambda item: (-item[1]["update"], 0)))
+    if settings.best:
+        scored.sort(key=lambda item: _rank(item[1], settings.metric, item[0]))
+    else:
+        scored.sort(key=lambda item: -item[1]["update"])
     chosen = [path for path, _ in scored]
     wanted = settings.last or settings.best or len(chosen)
     if wanted > len(chosen) or not chosen:
@@ -52,10 +58,12 @@ def _choose(settings: AverageSettings) -> list[Path]:
     return chosen[:wanted]
 
 
-def _rank(origin: dict[str, object]) -> tuple[float, int]:
-    """The order of `best`: as the run's own validation metric has it."""
-    value = float(origin[str(origin["metric"])])  # type: ignore[arg-type]
-    return (-value if origin["higher_is_better"] else value), int(origin["update"])  # type: ignore[call-overload]
+def _rank(origin: dict[str, Any], metric: str | None, path: Path) -> tuple[float, int]:
+    """The order of `best`: by `metric`, or the run's own validation metric; of equals the earlier."""
+    name = metric or origin["metric"]
+    if name not in origin:
+        raise ConfigError(f"{path} has no {name}: train with --valid-also {name} to have it recorded")
+    return (origin[name] if name in LOWER_IS_BETTER else -origin[name]), origin["update"]
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:
@@ -72,8 +80,8 @@ def _check_alike(first: Bundle, other: Bundle) -> None:
         raise BundleError(f"{first.path} and {other.path} are models of different shapes: {'; '.join(different)}")
 
 
-def _mean(bundles: list[Bundle]) -> dict[str, Tensor]:
-    """The mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself."""
+def _mean(bundles: list[Bundle], weights: list[float]) -> dict[str, Tensor]:
+    """The weighted mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself."""
     with ExitStack() as stack:
         files = [stack.enter_context(open_tensors(bundle.path / WEIGHTS)) for bundle in bundles]
         for file, bundle in zip(files, bundles, strict=True):
@@ -81,11 +89,11 @@ def _mean(bundles: list[Bundle]) -> dict[str, Tensor]:
                 raise BundleError(f"{bundle.path} and {bundles[0].path} hold different tensors: {min(different)}")
         mean = {}
         for name in files[0].keys():  # noqa: SIM118 - a safetensors file is no dict
-            total = files[0].get_tensor(name).double()
-            for file, bundle in zip(files[1:], bundles[1:], strict=True):
+            total = files[0].get_tensor(name).double() * weights[0]
+            for file, bundle, weight in zip(files[1:], bundles[1:], weights[1:], strict=True):
                 tensor = file.get_tensor(name)
                 if tensor.shape != total.shape:
                     raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
-                total += tensor.double()
-            mean[name] = (total / len(files)).to(torch.float32)
+                total += tensor.double() * weight
+            mean[name] = (total / sum(weights)).to(torch.float32)
         return mean

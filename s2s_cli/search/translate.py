@@ -183,7 +183,10 @@ def _translations(
     lines = read_lines(settings.input, invalid="replace", replaced=replaced)
     yield from translator.search_windows(lines, settings.window, settings.nbest, seen, tick)
     if replaced:
-        tell(f"{len(replaced)} lines were not valid UTF-8, what is wrong in them became U+FFFD: {_some(replaced)}")
+        tell(
+            f"{len(replaced)} lines were repaired, what is not valid UTF-8 became U+FFFD and a byte order mark "
+            f"at the beginning was taken away: {_some(replaced)}"
+        )
 
 
 def _rows(translator: Translator, window: list[list[Hypothesis]], seen: Seen, form: str) -> Iterator[str]:

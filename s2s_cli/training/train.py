@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from s2s_cli.checkpoint.bundle import find_bundle, open_bundle, sizes
-from s2s_cli.config import Config
+from s2s_cli.config import LOWER_IS_BETTER, Config
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.models.build import build_model, num_parameters
@@ -28,7 +28,7 @@ _FREE = {
     *("max_updates", "max_epochs", "patience", "keep_last", "keep_best"),
     *("log_every", "run", "data", "preset", "dry_run"),
 }
-_LOWER_IS_BETTER = {"loss", "ter"}
+_SCORED = ("tokenize", "lowercase", "smooth", "chrf_", "ter_", "rouge_")  # options that change a validation score
 
 
 def train(config: Config) -> None:
@@ -54,7 +54,7 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -
     checkpoints = Checkpoints(
         settings.run,
         settings.valid_metric,
-        settings.valid_metric not in _LOWER_IS_BETTER,
+        settings.valid_metric not in LOWER_IS_BETTER,
         settings.keep_last,
         settings.keep_best,
     )
@@ -123,6 +123,7 @@ def _fixed(config: Config, data: Path, world: int) -> dict[str, Any]:
         "train": train | {"accumulate": config.train.accumulate * world},
         "noise": config.noise.model_dump(mode="json"),
         "search": config.search.model_dump(mode="json"),
+        "score": {k: v for k, v in config.score.model_dump(mode="json").items() if k.startswith(_SCORED)},
         "runtime": {"precision": config.runtime.precision},
         "data": {"sha256": manifest},
     }

@@ -232,8 +232,9 @@ class Trainer:
                 found = validate(
                     model,
                     self.dataset,
-                    settings.valid_metric,
+                    [settings.valid_metric, *settings.valid_also],
                     self.config.search,
+                    self.config.score,
                     self.runtime,
                     settings.batch_tokens,
                     stop.check,
@@ -242,9 +243,11 @@ class Trainer:
                 model.train()
         record: Record = {"update": progress.update, "epoch": progress.position[0], "loss": found.loss}
         line = f"valid loss {found.loss:.4f} ppl {found.perplexity:.2f}"
-        if found.score is not None:
-            record |= {settings.valid_metric: found.score, "signature": found.signature}
-            line += f" {settings.valid_metric} {found.score:.2f}"
+        for name, score in found.scores.items():
+            record[name] = score.value
+            line += f" {name} {score.value:.2f}"
+        if settings.valid_metric in found.scores:
+            record["signature"] = found.scores[settings.valid_metric].signature
         self.log.metrics("valid", **record, seconds=time.monotonic() - begun)
         best = self.checkpoints.ranked([*progress.history, record])[0] == progress.update
         self.log.say(

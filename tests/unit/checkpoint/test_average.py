@@ -106,3 +106,25 @@ def test_mistakes_are_named(tmp_path: Path, vocabs: Vocabs) -> None:
     with pytest.raises(S2SError, match="is no bundle"):
         average_of(tmp_path, run)
     assert (tmp_path / "mean" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_weight_counts_as_so_many_copies(tmp_path: Path, vocabs: Vocabs) -> None:
+    first, second = (save(tmp_path / str(seed), vocabs, seed) for seed in (1, 2))
+    weighted = average_of(tmp_path, first, second, weight=[1.0, 3.0])
+    assert [item["weight"] for item in open_bundle(tmp_path / "mean").origin["averaged"]] == [1.0, 3.0]
+    copies = average_of(tmp_path, first, second, second, second)
+    assert all(torch.allclose(weighted[name], copies[name], atol=1e-7) for name in copies)
+    assert not all(
+        torch.allclose(weighted[name], tensor) for name, tensor in weights_of(random_model(vocabs, 1)).items()
+    )
+
+
+def test_best_by_another_metric_than_the_run_was_validated_by(tmp_path: Path, vocabs: Vocabs) -> None:
+    for i, (bleu, ter) in enumerate([(3.0, 1.0), (2.0, 5.0), (1.0, 2.0)], start=1):
+        scores = {"loss": 1.0, "bleu": bleu, "ter": ter, "metric": "bleu", "higher_is_better": True}
+        save(tmp_path / f"run/checkpoints/step-{i:07d}", vocabs, i, update=i, **scores)
+    average_of(tmp_path, tmp_path / "run", best=2, metric="ter")
+    averaged = [item["bundle"] for item in open_bundle(tmp_path / "mean").origin["averaged"]]
+    assert averaged == ["step-0000001", "step-0000003"]
+    with pytest.raises(ConfigError, match="no chrf: train with --valid-also chrf"):
+        average_of(tmp_path, tmp_path / "run", best=2, metric="chrf")

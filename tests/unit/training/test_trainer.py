@@ -11,8 +11,10 @@ import torch
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
-from s2s_cli.errors import Interrupted
+from s2s_cli.errors import ConfigError, Interrupted
+from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Log, Runtime
+from s2s_cli.search.translate import Translator
 from s2s_cli.training import trainer as trainer_module
 from s2s_cli.training.state import Progress
 from s2s_cli.training.train import _fresh_learner, train
@@ -132,3 +134,17 @@ def test_an_epoch_is_validated_once_it_ends(accumulate: int, home: Path, dataset
         loop.progress.history = [{"update": update}]
         assert not loop._is_validation_due()
         loop.progress.history = []
+
+
+def test_validation_scores_as_the_score_section_says(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """The options of `score` hold for validation too, and metrics recorded beside the first are those of `corpus_score`."""
+    settings = config(home, tmp_path / "run", max_updates=2, valid_also=["chrf", "ter"])
+    settings = settings.model_copy(update={"score": settings.score.model_copy(update={"tokenize": "char"})})
+    train(settings)
+    record = Progress.read(tmp_path / "run" / "last" / "training" / "state.json").history[-1]
+    assert "tok:char" in record["signature"]
+    output = Translator.load(tmp_path / "run", runtime=CPU).translate(dataset.valid_src)
+    for metric in ("bleu", "chrf", "ter"):
+        assert record[metric] == corpus_score(metric, output, [dataset.valid_tgt], settings.score).value
+    with pytest.raises(ConfigError, match=r"score\.tokenize: the run has 'char', now '13a'"):
+        train(config(home, tmp_path / "run", max_updates=2, valid_also=["chrf", "ter"]))

@@ -359,6 +359,9 @@ class RuntimeSettings(Section):
     """CPU threads; 0 takes every core."""
 
 
+Part = Literal["src-embedding", "encoder", "tgt-embedding", "decoder", "output"]
+
+
 class TrainSettings(Section):
     """A dataset folder in, a run folder out."""
 
@@ -367,7 +370,8 @@ class TrainSettings(Section):
     run: Path = Path("run")
     """The run folder; an interrupted run in it goes on."""
     preset: str = "auto"
-    """Named settings of model and training (tiny, small, base, big, rnn, rnn-basic); auto chooses by corpus size."""
+    """Named settings of model and training (tiny, small, base, big, rnn, rnn-basic, rnn-luong, rnn-bahdanau);
+    auto chooses by corpus size."""
     seed: NonNegativeInt = 1
     """Seed of initial weights, data order and dropout."""
     max_updates: PositiveInt = 100_000
@@ -423,6 +427,13 @@ class TrainSettings(Section):
     """Updates between lines in the log."""
     init_from: Path | None = None
     """Begin with the weights of this run or bundle; embeddings are matched piece by piece where vocabularies differ."""
+    src_embeddings: Path | None = None
+    """Begin with these word vectors as source embedding: a text file of GloVe, fastText or word2vec, plain or compressed."""
+    tgt_embeddings: Path | None = None
+    """The same for the target embedding, and for all that shares its weights (see `tie`)."""
+    freeze: list[Part] = []
+    """Leave these parts as they begin. What two parts share, as a tied embedding and output layer do, is frozen with either;
+    the decoder has all attention over the source, the output layer its bias and the gate of the copy head."""
     dry_run: bool = False
     """Print sizes, memory, updates an epoch and the time they will take, and train nothing."""
 

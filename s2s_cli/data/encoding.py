@@ -4,6 +4,7 @@ Blocks go out and come back in order, a few at a time, so that memory does not g
 same for any number of processes. This room writes no files.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -142,7 +143,9 @@ _worker: Encoder  # in a worker process, set once when it starts
 def _start_worker(encoder: Encoder) -> None:
     global _worker
     _worker = encoder
+    gc.freeze()  # what is there stays there: looking through it again and again would take a twentieth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

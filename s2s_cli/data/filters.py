@@ -80,7 +80,8 @@ def marks(src: Encodings, tgt: Encodings, limits: Limits) -> Iterator[tuple[str,
         if scripts:
             yield "wrong script", _mask(not mostly_of(text, scripts) for text in side.texts), True
     if limits.max_len is not None:
-        yield "too long", np.maximum(src.lengths, tgt.lengths) > limits.max_len, True
+        src_max, tgt_max = max(limits.max_len, limits.src_truncate), max(limits.max_len, limits.tgt_truncate)
+        yield "too long", (src.lengths > src_max) | (tgt.lengths > tgt_max), True
     if limits.max_ratio is not None:
         longer, shorter = np.maximum(src.lengths, tgt.lengths), np.minimum(src.lengths, tgt.lengths)
         yield "length ratio", (longer > limits.max_ratio * shorter) & (longer > SHORT), True

@@ -33,7 +33,7 @@ from s2s_cli.data.duplicates import Duplicates
 from s2s_cli.data.encoding import Encoded, Encoder, tagged
 from s2s_cli.data.filters import Limits
 from s2s_cli.data.inputs import Inputs, lines_of, progress, reads_stdin, sample
-from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder
+from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder, tidy_end
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
@@ -49,7 +49,7 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
     DataError if a text is not as it must be, if too much would be dropped or unknown, or if something that is no dataset
     stands where it shall be written; then nothing has changed.
     """
-    with Ranks() as ranks, ExitStack() as stack:
+    with tidy_end(), Ranks() as ranks, ExitStack() as stack:
         if ranks.world > 1 and (settings.dry_run or reads_stdin(settings)):
             raise ConfigError("under torchrun there is no dry run and no standard input: start one process")
         if ranks.rank:

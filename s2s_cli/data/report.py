@@ -4,7 +4,7 @@ Accounts of blocks add up to the account of a corpus, in any number of processes
 are dropped is the business of `filters`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,11 +213,3 @@ def _share(part: int, whole: int) -> float:
 def reasons(found: dict[str, Found]) -> str:
     """Reasons and counts in one line."""
     return "; ".join(f"{reason} {items}" for reason, items in found.items())
-
-
-def total(accounts: Iterable[Account]) -> Account:
-    """The sum of accounts in order."""
-    account = Account()
-    for other in accounts:
-        account.add(other)
-    return account

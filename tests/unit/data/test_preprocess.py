@@ -173,6 +173,7 @@ def test_long_sides_are_dropped_or_cut(corpus: Corpus) -> None:
     cut = preprocess(corpus(src, max_len=50, src_truncate=40))
     assert "too long" not in cut["train"]["drops"]
     assert cut["train"]["src"]["cut"] == 1
+    assert "too long" not in preprocess(corpus(src, max_len=30, src_truncate=40))["train"]["drops"]
     store = Dataset.open(corpus().out).train
     assert store.src(5).tolist() == full.train.src(5).tolist()[:40]
     assert cut["train"]["src"]["length"]["p100"] == 40
@@ -376,6 +377,16 @@ def slow(*args):
 room._write_train = slow
 room.preprocess(PreprocessSettings.model_validate_json(sys.argv[1]))
 """
+
+
+def test_terminated_it_leaves_nothing(corpus: Corpus) -> None:
+    command = [sys.executable, "-c", SLOW, corpus().model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert b"Interrupted: terminated" in process.communicate()[1]
+    assert beside(corpus()) == set()
 
 
 def test_killed_and_run_again_it_starts_clean(corpus: Corpus) -> None:

@@ -1,16 +1,43 @@
-"""Beginning with the weights of another bundle: tensors by name, embeddings row by row where vocabularies differ.
+"""What a run begins with in place of fresh weights: those of another bundle, and word vectors of other tools.
 
-A row of the new vocabulary takes the weights of the same piece in the old one; a piece that the old one lacks keeps its
-fresh weights. So a model goes on with a new language, new tags or new words without losing what it knows.
+A bundle gives tensors by name, and embeddings row by row where vocabularies differ: a row of the new vocabulary takes the
+weights of the same piece in the old one; a piece that the old one lacks keeps its fresh weights. So a model goes on with a new
+language, new tags or new words without losing what it knows.
 """
 
 import torch
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, open_tensors, weights_of
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, open_tensors, weights_of
+from s2s_cli.config import TrainSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
-from s2s_cli.errors import BundleError
+from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.embeddings import load_embeddings, set_embeddings
+
+
+def first_weights(model: Seq2Seq, vocabs: Vocabs, settings: TrainSettings) -> list[str]:
+    """Put into a fresh model all that the settings name, word vectors last; returns what came of each.
+
+    Raises BundleError, DataError or ConfigError for what does not fit the model.
+    """
+    reports = []
+    if settings.init_from is not None:
+        reports.append(init_from(model, vocabs, open_bundle(find_bundle(settings.init_from))))
+    if settings.src_embeddings is not None and model.src_embedding is model.tgt_embedding:
+        raise ConfigError(
+            "train.src_embeddings: source and target share one embedding; "
+            "name its vectors in train.tgt_embeddings, or set model.tie to target or none"
+        )
+    if settings.src_embeddings is not None:
+        matrix, coverage = load_embeddings(settings.src_embeddings, vocabs.src)
+        set_embeddings(model, "src", matrix)
+        reports.append(f"source embedding from {coverage}")
+    if settings.tgt_embeddings is not None:
+        matrix, coverage = load_embeddings(settings.tgt_embeddings, vocabs.tgt)
+        set_embeddings(model, "tgt", matrix)
+        reports.append(f"target embedding from {coverage}")
+    return reports
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate: what turns a gradient into an update. It knows no data and no files."""
+"""What learns, and how: frozen parts, the optimizer, the learning rate, the moving average. It knows no data, no files."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from s2s_cli.config import TrainSettings
+from s2s_cli.config import Part, TrainSettings
+from s2s_cli.errors import ConfigError
 from s2s_cli.models.base import Seq2Seq
+
+# The parts that Thompson et al. 2018 freeze one by one, and the modules that are of each, by name.
+_MODULES: dict[Part, tuple[str, ...]] = {
+    "src-embedding": ("src_embedding",),
+    "encoder": ("encoder", "encoder_norm", "src_positions"),
+    "tgt-embedding": ("tgt_embedding",),
+    "decoder": ("decoder", "decoder_norm", "tgt_positions", "bridge", "attention", "out"),
+    "output": ("head",),
+}
+
+
+def freeze(model: Seq2Seq, parts: Sequence[Part]) -> None:
+    """Exclude the parameters of these parts from learning; ConfigError if none is left to learn.
+
+    A parameter of several modules, as that of a tied embedding, is frozen with any of them.
+    """
+    modules = {module for part in parts for module in _MODULES[part]}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name.partition(".")[0] in modules:
+            parameter.requires_grad_(False)
+    if not _learning(model):
+        raise ConfigError(f"train.freeze ({', '.join(parts)}) leaves nothing to train: take a part out of it")
+
+
+def _learning(model: Seq2Seq) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015; decoupled decay: Loshchilov and Hutter 2019), Adafactor (Shazeer and Stern 2018) or SGD.
 
-    Each update sets its rate. All state that an optimizer will ever have exists from the beginning.
+    It has the parameters that are not frozen. Each update sets its rate. All state that it will ever have exists from the
+    beginning.
     """
-    parameters = list(model.parameters())
+    parameters = _learning(model)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adafactor":
         optimizer = torch.optim.Adafactor(parameters, weight_decay=settings.weight_decay)
@@ -55,10 +83,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def moments_of(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, named `kind:parameter`, such as `exp_avg:head.bias`."""
+    """The optimizer's tensors, named `kind:parameter`, such as `exp_avg:head.bias`; frozen parameters have none."""
     return {
         f"{kind}:{name}": value
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad
         for kind, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
     }

@@ -11,15 +11,15 @@ from typing import Any
 
 import yaml
 
-from s2s_cli.checkpoint.bundle import find_bundle, open_bundle, sizes
+from s2s_cli.checkpoint.bundle import sizes
 from s2s_cli.config import LOWER_IS_BETTER, Config
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.models.build import build_model, num_parameters
 from s2s_cli.runtime import Log, Runtime, StopSignal, lock, seed_for
 from s2s_cli.training.dry_run import dry_run
-from s2s_cli.training.init_from import init_from
-from s2s_cli.training.optim import Average, build_optimizer
+from s2s_cli.training.init_from import first_weights
+from s2s_cli.training.optim import Average, build_optimizer, freeze
 from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer, clock
 
@@ -61,15 +61,17 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -
     progress = _resume(checkpoints, learner, runtime)
     log = Log(settings.run, silent=not runtime.is_main)
     log.rewind(progress.update, progress.history[-1]["update"] if progress.history else 0)
+    frozen = sum(p.numel() for p in learner.model.parameters() if not p.requires_grad)
     log.say(
-        f"{config.model.family}, {num_parameters(learner.model):,} parameters; {len(dataset.train):,} training pairs, "
+        f"{config.model.family}, {num_parameters(learner.model):,} parameters"
+        f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(dataset.valid_src):,} for validation; {runtime}"
     )
     if progress.update:
         log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
-    elif settings.init_from is not None:
-        bundle = open_bundle(find_bundle(settings.init_from))
-        log.say(init_from(learner.model, dataset.vocabs, bundle))
+    elif reports := first_weights(learner.model, dataset.vocabs, settings):
+        for report in reports:
+            log.say(report)
         if learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
     trainer = Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
@@ -87,6 +89,7 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -
 def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learner:
     seed_for(config.train.seed)
     model = build_model(config.model, sizes(dataset.vocabs)).to(runtime.device)
+    freeze(model, config.train.freeze)
     average = Average(model, config.train.ema) if config.train.ema else None
     return Learner(model, build_optimizer(model, config.train), average)
 
@@ -132,9 +135,10 @@ def _fixed(config: Config, data: Path, world: int) -> dict[str, Any]:
 def _hold_to(path: Path, settings: dict[str, Any]) -> None:
     """Write a new run's settings, or compare an old one's. Raises ConfigError that names each difference.
 
+    A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
     A setting that the run's file does not have is newer than the run, which was made with what is now its default.
     """
-    if not path.exists():
+    if not path.exists() or not any((path.parent / "checkpoints").glob("step-*")):
         beside = path.with_suffix(".tmp")
         beside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         beside.replace(path)

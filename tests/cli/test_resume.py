@@ -173,3 +173,33 @@ def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: P
     assert done.code == 143
     assert "the same command goes on from here" in done.err
     assert (tmp_path / "run" / "last").exists()
+
+
+def test_a_run_made_before_a_setting_came_goes_on(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    run = tmp_path / "run"
+    assert s2s.run(*command(home, run)[:-1], 21, cwd=tmp_path).code == 0
+    settings = (run / "config.yaml").read_text().split("\n")
+    older = [
+        line for line in settings if line.split(":")[0].strip() not in ("freeze", "src_embeddings", "tgt_embeddings")
+    ]
+    assert len(older) == len(settings) - 3
+    (run / "config.yaml").write_text("\n".join(older))
+    done = s2s.run(*command(home, run), "--freeze", "encoder", cwd=tmp_path)
+    assert "train.freeze: the run has [], now ['encoder']" in done.err
+    assert s2s.run(*command(home, run), cwd=tmp_path).code == 0
+    assert content(run) == straight
+
+
+def test_a_command_begins_with_vectors_and_freezes_them(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """What is frozen is told at each start, where the vectors come from at the first."""
+    (tmp_path / "de.vec").write_text(f"1 32\nHund {'0.5 -0.5 ' * 16}\n")
+    options = ["--tgt-embeddings", "de.vec", "--freeze", "tgt-embedding", "--freeze", "encoder", "--tie", "target"]
+    first, again = (
+        s2s.run("train", *TINY, *options, "--data", home / "data-bin", "--max-updates", num, cwd=tmp_path)
+        for num in (3, 6)
+    )
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert "of them frozen;" in first.err
+    assert "of them frozen;" in again.err
+    assert "target embedding from de.vec: 1 of " in first.err
+    assert "de.vec" not in again.err

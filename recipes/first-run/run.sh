@@ -10,23 +10,25 @@ bash "$root/recipes/setup.sh"
 export PATH=$root/.venv/bin:$PATH
 mkdir -p "$work"
 cd "$work"
-cp "$recipe/s2s.yaml" .
+work=$PWD
+[ -f s2s.yaml ] || cp "$recipe/s2s.yaml" .
 step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 
-[ -f text/train.en ] || step python "$root/data/grammar.py" text
+[ -f text/test.de ] || step python "$root/data/grammar.py" text # it writes test.de last
 [ -f data-bin/dataset.json ] || step s2s preprocess
 step s2s train
-step s2s translate
+step s2s translate -i text/test.en -o test.hyp.de
 step s2s score --bleu --chrf
 
 printf '\n== Three sentences that it never saw\n' >&2
-head -n 3 text/test.en | s2s translate -o - -i - > three.de
-paste -d '\n' <(head -n 3 text/test.en | sed 's/^/   /') <(sed 's/^/ → /' three.de)
+head -n 3 text/test.en > three.en
+s2s translate -i three.en -o three.de
+paste -d '\n' <(sed 's/^/   /' three.en) <(sed 's/^/ → /' three.de)
 cat >&2 <<TXT
 
 The model is in $work/run, its settings are in $work/s2s.yaml. What to do next:
-    cd $work && source $root/.venv/bin/activate
-    echo "The old woman who is reading a book has a dog." | s2s translate -i - -o -     # its words are in data/lexicon.py
-    s2s train --help                                  # every setting, with its default
-    less $root/recipes/multi30k/README.md             # real text: English-German image captions
+    cd "$work" && source "$root/.venv/bin/activate"
+    echo "The old woman who is reading a book has a dog." | s2s translate    # its words are in data/lexicon.py
+    s2s train --help                                                         # every setting, with its default
+    less "$root/recipes/multi30k/README.md"                                  # real text: English-German image captions
 TXT

@@ -71,7 +71,7 @@ def main() -> None:
                 }
             )
     (work / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(f"written to {work / 'results.json'}")
+    print(f"written to {(work / 'results.json').resolve()}")
 
 
 main()

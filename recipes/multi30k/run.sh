@@ -4,9 +4,9 @@
 #
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [transformer|gru ...]
 #
-#   --smoke      a minute's run on a corner of the data, to see that every step works
+#   --smoke      a minute or two on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
-#   --work DIR   where everything goes (default: work/ beside this script)
+#   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
 
 recipe=$(cd "$(dirname "$0")" && pwd)
@@ -18,8 +18,8 @@ from=()
 while [ $# -gt 0 ]; do
     case $1 in
         --smoke) smoke=true ;;
-        --data) from=(--from "$(cd "$2" && pwd)"); shift ;;
-        --work) work=$2; shift ;;
+        --data) from=(--from "${2:?--data needs a folder}"); shift ;;
+        --work) work=${2:?--work needs a folder}; shift ;;
         transformer | gru) models+=("$1") ;;
         *) echo "run.sh: unknown argument $1" >&2; exit 2 ;;
     esac
@@ -27,12 +27,15 @@ while [ $# -gt 0 ]; do
 done
 [ ${#models[@]} -gt 0 ] || models=(transformer gru)
 [ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
-command -v s2s > /dev/null || { echo "run.sh: s2s is not installed: bash recipes/setup.sh recipes" >&2; exit 2; }
+if ! command -v s2s > /dev/null || ! python3 -c 'import s2s_cli, sacremoses' 2> /dev/null; then
+    echo "run.sh: s2s or sacremoses is not installed: bash recipes/setup.sh recipes" >&2
+    exit 2
+fi
 
 $smoke && work=$work-smoke
 mkdir -p "$work"
+python3 "$root/data/multi30k.py" "$work/text" ${from[@]+"${from[@]}"}
 cd "$work"
-python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
 corpus=() # what a smoke run changes
 limits=()
 search=()
@@ -58,7 +61,10 @@ for model in "${models[@]}"; do
         hyp=$model/$name.test.de
         [ -f "$hyp" ] || s2s translate -c "$config" -m "$model/$name" -i text/test_2016_flickr.en -o "$hyp" \
             ${search[@]+"${search[@]}"}
-        [ -f "$hyp.tok" ] || { python3 "$root/data/moses.py" --lang de < "$hyp" > "$hyp.tok.part" && mv "$hyp.tok.part" "$hyp.tok"; }
+        if [ ! -f "$hyp.tok" ]; then
+            python3 "$root/data/moses.py" --lang de < "$hyp" > "$hyp.tok.part"
+            mv "$hyp.tok.part" "$hyp.tok"
+        fi
     done
 done
-python3 "$recipe/report.py" "$work" "${models[@]}"
+python3 "$recipe/report.py" . "${models[@]}"

@@ -3,7 +3,6 @@
 Tensors are read one at a time, so that the peak of memory is about one model, however many are averaged.
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,11 @@ def average(settings: AverageSettings) -> None:
 
 def _choose(settings: AverageSettings) -> list[Path]:
     """The bundles to average: those named, or of a run the last N, the best N, or all."""
-    if len(settings.bundle) > 1:
+    run = settings.bundle[0]
+    if len(settings.bundle) > 1 or (run / "config.json").is_file():
         if settings.last or settings.best:
             raise ConfigError("--last and --best choose among the checkpoints of one run folder: name one run with -m")
         return [find_bundle(path) for path in settings.bundle]
-    run = settings.bundle[0]
     kept = sorted(path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit())
     if not kept:
         raise BundleError(
@@ -81,19 +80,31 @@ def _check_alike(first: Bundle, other: Bundle) -> None:
 
 
 def _mean(bundles: list[Bundle], weights: list[float]) -> dict[str, Tensor]:
-    """The weighted mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(open_tensors(bundle.path / WEIGHTS)) for bundle in bundles]
-        for file, bundle in zip(files, bundles, strict=True):
-            if different := set(file.keys()) ^ set(files[0].keys()):
-                raise BundleError(f"{bundle.path} and {bundles[0].path} hold different tensors: {min(different)}")
-        mean = {}
-        for name in files[0].keys():  # noqa: SIM118 - a safetensors file is no dict
-            total = files[0].get_tensor(name).double() * weights[0]
-            for file, bundle, weight in zip(files[1:], bundles[1:], weights[1:], strict=True):
-                tensor = file.get_tensor(name)
-                if tensor.shape != total.shape:
-                    raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
-                total += tensor.double() * weight
-            mean[name] = (total / sum(weights)).to(torch.float32)
-        return mean
+    """The weighted mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself.
+
+    Each file is open for one tensor at a time only: what was read of an open file counts as memory in use.
+    """
+    names = _names(bundles[0])
+    for bundle in bundles[1:]:
+        if different := names ^ _names(bundle):
+            raise BundleError(f"{bundle.path} and {bundles[0].path} hold different tensors: {min(different)}")
+    mean = {}
+    for name in sorted(names):
+        total = _read(bundles[0], name).double() * weights[0]
+        for bundle, weight in zip(bundles[1:], weights[1:], strict=True):
+            tensor = _read(bundle, name)
+            if tensor.shape != total.shape:
+                raise BundleError(f"{bundle.path}: {name} is {tuple(tensor.shape)}, not {tuple(total.shape)}")
+            total += tensor.double() * weight
+        mean[name] = (total / sum(weights)).to(torch.float32)
+    return mean
+
+
+def _names(bundle: Bundle) -> set[str]:
+    with open_tensors(bundle.path / WEIGHTS) as file:
+        return set(file.keys())
+
+
+def _read(bundle: Bundle, name: str) -> Tensor:
+    with open_tensors(bundle.path / WEIGHTS) as file:
+        return file.get_tensor(name)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY, write_corpus
+from samples import TINY, write_corpus
 from zygote import Zygote
 
 # Trained: 120 updates, validated every 40.

@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 import torch
-from conftest import TINY
 from safetensors.torch import load_file
+from samples import TINY
 from test_resume import wait_until
 from zygote import Done, Zygote
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import TINY, write_corpus
+from samples import TINY, write_corpus
 from zygote import Done, Zygote
 
 

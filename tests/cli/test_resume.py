@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from samples import TINY
 from zygote import Done, Zygote
 
 # Dropout, noise, a moving average, epochs that end inside updates, and patience that runs while the rest does.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MODEL, random_model
+from samples import MODEL, random_model
 
 from s2s_cli.checkpoint.bundle import (
     WEIGHTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_model, sentences
+from samples import random_model, sentences
 
 from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.vocab import Vocabs
@@ -104,7 +104,7 @@ def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Voc
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
-    from conftest import MODEL
+    from samples import MODEL
 
     from s2s_cli.checkpoint.bundle import save_bundle, weights_of
     from s2s_cli.data.vocab import Vocab

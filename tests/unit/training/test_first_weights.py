@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
-from conftest import WORDS
+from samples import WORDS
 
 from s2s_cli.checkpoint.bundle import sizes, weights_of
 from s2s_cli.config import Config, Part, RnnSettings, TransformerSettings
@@ -199,7 +199,7 @@ def test_a_mistake_is_named_and_can_be_put_right(
 
 def test_vectors_follow_the_weights_of_a_bundle(bundle: Path, vocabs: Vocabs, vectors: Path, tmp_path: Path) -> None:
     """Named together, a bundle gives all but the embedding that the vectors are for."""
-    from conftest import MODEL, random_model
+    from samples import MODEL, random_model
 
     model = build_model(MODEL, sizes(vocabs))
     settings = Config.model_validate({"train": {"init_from": bundle, "tgt_embeddings": vectors}}).train

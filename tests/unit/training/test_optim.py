@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import random_model
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import random_model
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.vocab import Vocabs

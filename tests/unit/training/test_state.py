@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MODEL, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import MODEL, random_model
 
 from s2s_cli.checkpoint.bundle import open_bundle, weights_of
 from s2s_cli.config import SearchSettings, TrainSettings

@@ -23,7 +23,7 @@ new_python() {
 if ! pip --version > /dev/null 2>&1; then # none yet, or one that was interrupted in the making
     python=$(new_python)
     echo "setup.sh: making .venv with $python" >&2
-    "$python" -m venv --clear .venv
+    "$python" -m venv .venv
 fi
 
 torch='torch>=2.6,<2.14'

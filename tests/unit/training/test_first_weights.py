@@ -112,7 +112,11 @@ def test_frozen_parts_stay_and_all_else_moves(
     settings.train.run.mkdir()
     learner = _fresh_learner(settings, dataset, CPU)
     frozen = {name for name, p in learner.model.named_parameters() if not p.requires_grad}
-    assert not {name.partition(":")[2] for name in moments_of(learner.model, learner.optimizer)} & frozen
+    assert {name.partition(":")[2] for name in moments_of(learner.model, learner.optimizer)} == set(
+        weights_of(learner.model)
+    ) - frozen
+    held = {p for group in learner.optimizer.param_groups for p in group["params"]}
+    assert held == {p for p in learner.model.parameters() if p.requires_grad}
     before = {name: tensor.clone() for name, tensor in weights_of(learner.model).items()}
     no_checkpoints = type("None", (), {"costs": lambda self, history: []})()
     loop = Trainer(settings, dataset, learner, no_checkpoints, Progress(), CPU, Log(settings.train.run))

@@ -261,6 +261,8 @@ def test_ctrl_c_while_translating(home: Path, run: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "s2s_cli", "translate", "--window", "1"],
         **{"cwd": home, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+        # A shell's background job, which these tests may be part of, ignores SIGINT and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(b"the dog\n")
         process.stdin.flush()

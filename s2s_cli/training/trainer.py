@@ -200,7 +200,7 @@ class Trainer:
             f"norm {numbers['grad_norm']:.2f} {numbers['tokens_per_second']:.0f} tok/s"
         )
         if bar.disable:
-            left = (self.num_updates - progress.update) * progress.seconds / progress.update
+            left = max(0, self.num_updates - progress.update) * progress.seconds / progress.update
             self.log.say(
                 f"update {progress.update}/{self.num_updates} epoch {progress.position[0]} {line} ETA {clock(left)}"
             )

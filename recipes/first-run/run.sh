@@ -29,6 +29,6 @@ cat >&2 <<TXT
 The model is in $work/run, its settings are in $work/s2s.yaml. What to do next:
     cd "$work" && source "$root/.venv/bin/activate"
     echo "My brother thinks that the old woman has bought a dog." | s2s translate    # its words are in data/lexicon.py
-    s2s train --help                                                                 # every setting, with its default
+    s2s config                                                                       # every setting, and where it comes from
     less "$root/recipes/multi30k/README.md"                                          # next: real text, image captions
 TXT

@@ -109,7 +109,7 @@ _COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] =
         "average",
         _average,
         ["average"],
-        "Average the weights of checkpoints into one bundle.\n\nExample: s2s average -m run --best 5 -o averaged",
+        "Average the weights of checkpoints into one bundle.\n\nExample: s2s average -m run --best 3 -o averaged",
     ),
     (
         "config",

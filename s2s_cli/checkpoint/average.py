@@ -57,12 +57,12 @@ def _choose(settings: AverageSettings) -> list[Path]:
     return chosen[:wanted]
 
 
-def _rank(origin: dict[str, Any], metric: str | None, path: Path) -> tuple[float, int]:
-    """The order of `best`: by `metric`, or the run's own validation metric; of equals the earlier."""
+def _rank(origin: dict[str, Any], metric: str | None, path: Path) -> tuple[float, float, int]:
+    """The order of `best`: by `metric`, or the run's own; of equals the one of lower loss, then the earlier."""
     name = metric or origin["metric"]
     if name not in origin:
         raise ConfigError(f"{path} has no {name}: train with --valid-also {name} to have it recorded")
-    return (origin[name] if name in LOWER_IS_BETTER else -origin[name]), origin["update"]
+    return (origin[name] if name in LOWER_IS_BETTER else -origin[name]), origin["loss"], origin["update"]
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:

@@ -175,7 +175,7 @@ def decode_line(
     if number == 1 and raw.startswith(BOM):
         if invalid == "error":
             raise DataError(
-                f"{name}:1: the file begins with a byte order mark; remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' '{name}'"
+                f"{name}:1: the file begins with a byte order mark; remove it: tail -c +4 '{name}' > FIXED"
             )
         raw = raw[len(BOM) :]
         if replaced is not None:

@@ -142,8 +142,9 @@ class Checkpoints:
         return [math.inf if math.isnan(value) else value for value in values]
 
     def ranked(self, history: list[Record]) -> list[int]:
-        """Validated updates, best first; of equals the earlier."""
-        return [u for _, u in sorted(zip(self.costs(history), [r["update"] for r in history], strict=True))]
+        """Validated updates, best first; of equals (a BLEU of 0, say) the one of lower loss, then the earlier."""
+        keys = [(cost, r["loss"], r["update"]) for cost, r in zip(self.costs(history), history, strict=True)]
+        return [update for _, _, update in sorted(keys)]
 
     def save(
         self, learner: Learner, progress: Progress, settings: ModelSettings, search: SearchSettings, vocabs: Vocabs

@@ -27,6 +27,10 @@ class Noise:
         self._settings, self._vocabs, self._seed = settings, vocabs, seed
         self._src_starts, self._tgt_starts = vocabs.src.starts_word, vocabs.tgt.starts_word
         self._ends_sentence = np.array([vocabs.src.piece(i).endswith(SENTENCE_ENDS) for i in range(len(vocabs.src))])
+        if settings.subword_sampling and not (vocabs.src.can_resample or vocabs.tgt.can_resample):
+            raise ConfigError(
+                "subword_sampling needs a vocabulary of type bpe or unigram: preprocess with --vocab-type"
+            )
         if settings.denoise in ("mask", "infill"):
             self._mask = _reserved(vocabs.src, MASK, "--reserved '<mask>'")
         if settings.denoise == "span":

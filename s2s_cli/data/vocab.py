@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
-from s2s_cli.data import spm
+from s2s_cli.data import sampling, spm
 from s2s_cli.data.spm import BOS, EOS, PAD, UNK, VocabType
 from s2s_cli.errors import ConfigError, DataError
 
@@ -61,6 +61,7 @@ class Vocab:
         self._model: sentencepiece.SentencePieceProcessor = spm.load(self.proto)
         self._ids = {self._model.id_to_piece(i): i for i in range(len(self._model))}
         self._tag_ids = {self._ids[tag]: tag for tag in self.tags}
+        self._samplers: dict[float, sampling.Sampler | None] = {}
         self.unk: int = self._model.unk_id()
         self.pad = self._id_or(self._model.pad_id(), "<pad>")
         self.bos = self._id_or(self._model.bos_id(), "<s>")
@@ -97,13 +98,21 @@ class Vocab:
         return [_escape(self.rules.apply(line)) for line in lines]  # some line holds a line feed
 
     def resample(self, ids: Sequence[int], rate: float, seed: int) -> list[int]:
-        """Another split of encoded text into pieces, by BPE-dropout or unigram sampling: a function of the arguments."""
+        """Another split of encoded text into pieces: a function of the arguments, the same in every process.
+
+        BPE-dropout at `rate`, or unigram sampling with it as α; other kinds of vocabularies have one split only.
+        """
         if self.unk in ids:
             return list(ids)  # what is unknown cannot be spelled anew
-        num_tags = next((i for i, id in enumerate(ids) if id not in self._tag_ids), len(ids))
-        sentencepiece.set_random_generator_seed(seed % ((1 << 32) - 1))  # the last means: leave the seed as it is
-        text = _escape(self.decode(ids[num_tags:]))
-        return [*ids[:num_tags], *self._model.encode(text, enable_sampling=True, nbest_size=-1, alpha=rate)]
+        if rate not in self._samplers:
+            self._samplers = {rate: sampling.sampler(self.proto, rate)}  # one at a time: a training has one rate
+        sample = self._samplers[rate]
+        return sample(ids, seed) if sample else list(ids)
+
+    @property
+    def can_resample(self) -> bool:
+        """Whether text has other splits into pieces than that of `encode`."""
+        return sampling.sampler(self.proto, 0.0) is not None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of piece ids as one line; special pieces are silent, a line feed in bytes becomes a space."""

@@ -11,7 +11,7 @@ import pytest
 from samples import TINY
 from zygote import Done, Zygote
 
-# Dropout, noise, a moving average, epochs that end inside updates, and patience that runs while the rest does.
+# Dropout, noise, sampled pieces, a moving average, epochs that end inside updates, and patience that runs while the rest does.
 OPTIONS = [
     *(
         *TINY,
@@ -20,6 +20,8 @@ OPTIONS = [
         "--ema",
         0.9,
         "--src-word-dropout",
+        0.1,
+        "--subword-sampling",
         0.1,
         "--accumulate",
         2,
@@ -31,7 +33,7 @@ OPTIONS = [
     *("--valid-every", 7, "--log-every", 5, "--keep-best", 2, "--keep-last", 2, "--schedule", "plateau"),
     *("--plateau-patience", 1),
 ]
-UPDATES = 49
+UPDATES = 70
 
 
 def command(home: Path, run: Path, *more: object) -> list[object]:

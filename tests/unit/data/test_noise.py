@@ -162,3 +162,13 @@ def test_what_the_vocabulary_lacks_is_said() -> None:
         Noise(NoiseSettings(denoise="span"), Vocabs(plain, plain), 1)
     with pytest.raises(ConfigError, match="--shared-vocab"):
         Noise(NoiseSettings(denoise="span"), Vocabs(plain, Vocab.train(sentences(50), size=400)), 1)
+
+
+def test_a_vocabulary_of_one_split_cannot_be_sampled() -> None:
+    char, bpe = (Vocab.train(sentences(50), size=400, kind=kind) for kind in ("char", "bpe"))
+    with pytest.raises(ConfigError, match="bpe or unigram"):
+        Noise(SETTINGS["sampling"], Vocabs(char, char), 1)
+    [chars], [pieces] = char.encode([TEXT]), bpe.encode([TEXT])
+    source, _, target = Noise(SETTINGS["sampling"], Vocabs(char, bpe), 1)(chars, pieces, 0, 1)
+    assert source.tolist() == chars
+    assert target.tolist() != pieces

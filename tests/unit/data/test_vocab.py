@@ -228,9 +228,39 @@ def test_resampling_keeps_the_text_and_depends_on_the_seed_alone(
     assert vocab.decode(again) == text
     vocab.resample(vocab.encode(["something else"])[0], 0.3, seed + 1)
     assert vocab.resample(ids, 0.3, seed) == again
+    assert Vocab(vocab.proto).resample(ids, 0.3, seed) == again
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_resampling_differs_between_seeds(vocabs: dict[str, Vocab], kind: str) -> None:
     [ids] = vocabs[kind].encode([" ".join(sentences(20))])
     assert len({tuple(vocabs[kind].resample(ids, 0.3, seed)) for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "byte"])
+def test_what_has_one_split_keeps_it(vocabs: dict[str, Vocab], kind: str) -> None:
+    [ids] = vocabs[kind].encode([" ".join(sentences(20))])
+    assert vocabs[kind].resample(ids, 0.5, 1) == ids
+    assert not vocabs[kind].can_resample
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@settings(max_examples=50, deadline=None)
+@given(text=TEXT, rate=st.floats(0.05, 0.95), seed=st.integers(0, 1000))
+def test_tags_symbols_and_bytes_stay_as_they_are(
+    special: dict[str, Vocab], kind: str, text: str, rate: float, seed: int
+) -> None:
+    vocab = special[kind]
+    [ids] = vocab.encode([f"<2de> {text}#Person1#{text} the dog"])
+    again = vocab.resample(ids, rate, seed)
+    assert vocab.decode(again) == vocab.decode(ids)
+    fixed = {i for i in range(len(vocab)) if vocab.is_byte[i] or vocab.is_control[i]} | {vocab.id("#Person1#")}
+    assert [id for id in again if id in fixed] == [id for id in ids if id in fixed]
+
+
+@pytest.fixture(scope="module")
+def special() -> dict[str, Vocab]:
+    return {
+        kind: Vocab.train(sentences(100), size=400, kind=kind, symbols=["#Person1#"], tags=["<2de>"])
+        for kind in ("bpe", "unigram")
+    }

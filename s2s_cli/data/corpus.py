@@ -174,9 +174,7 @@ def decode_line(
     """One raw line without its line end as text; see `read_lines`."""
     if number == 1 and raw.startswith(BOM):
         if invalid == "error":
-            raise DataError(
-                f"{name}:1: the file begins with a byte order mark; remove it: tail -c +4 '{name}' > FIXED"
-            )
+            raise DataError(f"{name}:1: the file begins with a byte order mark; remove it: tail -c +4 '{name}' > FIXED")
         raw = raw[len(BOM) :]
         if replaced is not None:
             replaced.append(1)

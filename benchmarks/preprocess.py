@@ -136,7 +136,7 @@ def main() -> None:
             print(json.dumps(sizes[-1]), flush=True)
     result = {
         "benchmark": "preprocess",
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
         "python": platform.python_version(),
         "sentencepiece": sentencepiece.__version__,
         "workers": options.workers,

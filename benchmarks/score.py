@@ -158,7 +158,7 @@ def main() -> None:
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "load_before": load,
-            "system": platform.platform(),
+            "system": f"{platform.system()} {platform.machine()}",
         },
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},

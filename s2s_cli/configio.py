@@ -197,9 +197,10 @@ def flag_of(name: str, info: Any) -> str:
 
 
 def fields_of(section: str) -> dict[str, Any]:
-    """The fields of a section, by name; those of every model family for `model`."""
+    """The fields of a section, by name; those of every model family for `model`, the first to have a name describes it."""
     if section == "model":
-        return {name: info for kind in _FAMILIES.values() for name, info in kind.model_fields.items()}
+        kinds = reversed(_FAMILIES.values())
+        return {name: info for kind in kinds for name, info in kind.model_fields.items()}
     return dict(type(Config.model_fields[section].default).model_fields)
 
 

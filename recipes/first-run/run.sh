@@ -19,6 +19,7 @@ step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 step s2s train
 step s2s translate -i text/test.en -o test.hyp.de
 step s2s score --bleu --chrf
+s2s score --bleu --chrf --json > results.json
 
 printf '\n== Three sentences that it never saw\n' >&2
 head -n 3 text/test.en > three.en

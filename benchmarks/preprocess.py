@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000])
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, help="where the text goes (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "preprocess.json")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "preprocess.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)

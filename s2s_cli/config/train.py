@@ -1,0 +1,125 @@
+"""Settings of `train`: the run itself, the noise on its pairs, and the machine, which `translate` shares."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from s2s_cli.config.section import NonNegativeInt, Rate, Section, ValidMetric
+
+Part = Literal["src-embedding", "encoder", "tgt-embedding", "decoder", "output"]
+
+
+class TrainSettings(Section):
+    """A dataset folder in, a run folder out."""
+
+    data: Path = Path("data-bin")
+    """The dataset folder that `preprocess` wrote."""
+    run: Path = Path("run")
+    """The run folder; an interrupted run in it goes on."""
+    preset: str = "auto"
+    """Named settings of model and training (tiny, small, base, big, rnn, rnn-basic, rnn-luong, rnn-bahdanau);
+    auto chooses by corpus size."""
+    seed: NonNegativeInt = 1
+    """Seed of initial weights, data order and dropout."""
+    max_updates: PositiveInt = 100_000
+    """Stop after so many updates."""
+    max_epochs: NonNegativeInt = 0
+    """Stop after so many passes over the data; 0 sets no such limit."""
+    batch_tokens: PositiveInt = 4096
+    """Positions of a batch on its longer side, padding included."""
+    accumulate: PositiveInt = 1
+    """Batches an update; their gradients are added before one step."""
+    lr: PositiveFloat = 5e-4
+    """Peak learning rate (a factor for the noam schedule)."""
+    schedule: Literal["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"] = "inverse-sqrt"
+    """Learning rate after warm-up: lr·√(warmup/u), noam scales that by (dim·warmup)^-½; cosine and linear reach `min_lr`
+    at the last update; plateau drops when validation stalls."""
+    warmup: PositiveInt = 4000
+    """Updates of linear warm-up."""
+    min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    """Where cosine and linear end, and plateau drops no further."""
+    plateau_patience: PositiveInt = 3
+    """Validations without a better score after which plateau drops the rate."""
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """What plateau multiplies the rate by."""
+    optimizer: Literal["adam", "adafactor", "sgd"] = "adam"
+    """Adam (AdamW with `weight_decay`), Adafactor, which needs far less memory, or SGD."""
+    beta1: Rate = 0.9
+    """Adam's decay of the first moment."""
+    beta2: Rate = 0.98
+    """Adam's decay of the second moment."""
+    momentum: Rate = 0.0
+    """SGD's momentum."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight decay: decoupled in Adam (AdamW) and Adafactor."""
+    ema: Rate = 0.0
+    """Decay of an exponential moving average of the weights, which is validated and saved in their place; 0 keeps none."""
+    label_smoothing: Rate = 0.1
+    """Probability mass spread over the whole vocabulary (Szegedy et al. 2016)."""
+    clip: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    valid_every: NonNegativeInt = 0
+    """Updates between validations; 0 validates once an epoch."""
+    valid_metric: ValidMetric = "bleu"
+    """What chooses the best checkpoint and ends a run early."""
+    valid_also: list[ValidMetric] = []
+    """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
+    patience: NonNegativeInt = 10
+    """Stop after so many validations without a better score; 0 never does."""
+    keep_last: PositiveInt = 3
+    """Newest checkpoints to keep."""
+    keep_best: PositiveInt = 3
+    """Best checkpoints to keep."""
+    log_every: PositiveInt = 50
+    """Updates between lines in the log."""
+    init_from: Path | None = None
+    """Begin with the weights of this run or bundle; embeddings are matched piece by piece where vocabularies differ."""
+    src_embeddings: Path | None = None
+    """Begin with these word vectors as source embedding: a text file of GloVe, fastText or word2vec, plain or compressed."""
+    tgt_embeddings: Path | None = None
+    """The same for the target embedding, and for all that shares its weights (see `tie`)."""
+    freeze: list[Part] = []
+    """Leave these parts as they begin. What two parts share, as a tied embedding and output layer do, is frozen with either;
+    the decoder has all attention over the source, the output layer its bias and the gate of the copy head."""
+    dry_run: bool = False
+    """Print sizes, memory, updates an epoch and the time they will take, and train nothing."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
+        fixed_end = self.schedule in ("constant", "cosine", "linear")
+        if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
+        return self
+
+
+class NoiseSettings(Section):
+    """Noise that training puts on its pairs, anew each epoch; validation and translation see none."""
+
+    subword_sampling: Rate = 0.0
+    """Split words anew each time: the rate of BPE-dropout (Provilkov et al. 2020), or α of unigram sampling (Kudo 2018)."""
+    src_word_dropout: Rate = 0.0
+    """Make each word of the source unknown with this probability (Sennrich & Zhang 2019)."""
+    tgt_word_dropout: Rate = 0.0
+    """The same for the words that the decoder has read."""
+    denoise: Literal["none", "mask", "infill", "span"] = "none"
+    """Damage the source: mask pieces, infill spans (BART, Lewis et al. 2020), or ask for spans (T5, Raffel et al. 2020)."""
+    denoise_rate: Rate = 0.3
+    """Share of the source that `denoise` takes away."""
+    span_length: PositiveFloat = 3.0
+    """Mean length of a span."""
+    permute_sentences: bool = False
+    """Put the sentences of a source in random order (BART)."""
+
+
+class RuntimeSettings(Section):
+    """The machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a CUDA device if there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of matrix products; auto takes bf16 where the processor is fast at it. Weights stay fp32."""
+    threads: NonNegativeInt = 0
+    """CPU threads; 0 takes every core."""

@@ -30,7 +30,11 @@ _TITLES = {
 def _preprocess(values: configio.Values) -> None:
     from s2s_cli.data.preprocess import preprocess, summary
 
-    for line in summary(preprocess(configio.build(values).preprocess)):
+    settings = configio.build(values).preprocess
+    lines = summary(preprocess(settings))
+    if lines:
+        lines.append("dry run: nothing is written" if settings.dry_run else f"written to {settings.out}")
+    for line in lines:
         print(line, file=sys.stderr)
 
 

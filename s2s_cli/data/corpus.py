@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from s2s_cli.errors import DataError
 
+LINE_RULE = "a line ends at LF; one CR before it is removed"  # recorded with every dataset
 STDIN = "<stdin>"  # also the name of a file that standard input was copied to
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b\x08"

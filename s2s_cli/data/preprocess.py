@@ -17,7 +17,7 @@ import numpy as np
 import s2s_cli
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.batching import repeats_of
-from s2s_cli.data.corpus import STDIN, Block, read_blocks
+from s2s_cli.data.corpus import LINE_RULE, STDIN, Block, read_blocks
 from s2s_cli.data.dataset import (
     FORMAT,
     MANIFEST,
@@ -271,6 +271,7 @@ def _write_report(
         },
         "corpora": corpora,
         "length_ratio": account.length_ratio(),
+        "line_rule": LINE_RULE,
         "settings": settings.model_dump(mode="json", exclude={"out", "workers", "dry_run"}),
     }
     head = {"format": FORMAT, "version": VERSION, "made_by": f"s2s {s2s_cli.__version__}"}

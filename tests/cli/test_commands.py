@@ -210,10 +210,13 @@ def test_init_from(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
     text = (other / "train.src").read_text()
     (other / "train.src").write_text(text.replace("dog", "elephant"))
     done = s2s.run("preprocess", "--vocab-size", 360, cwd=other)
-    assert done.code == 0 and done.err.endswith("written to data-bin\n")
+    assert done.code == 0
+    assert done.err.endswith("written to data-bin\n")
     assert "LF" in json.loads((other / "data-bin" / "dataset.json").read_text())["line_rule"]
     done = s2s.run("preprocess", "--vocab-size", 360, "--dry-run", "-o", "dry", cwd=other)
-    assert done.code == 0 and done.err.endswith("dry run: nothing is written\n") and not (other / "dry").exists()
+    assert done.code == 0
+    assert done.err.endswith("dry run: nothing is written\n")
+    assert not (other / "dry").exists()
     done = s2s.run("train", *options, cwd=other)
     assert done.code == 0, done.err
     assert "source vocabulary: " in done.err

@@ -21,6 +21,10 @@ class ScoreSettings(Section):
     """chrF (Popović 2015); chrF++ with `chrf_word_order` 2."""
     ter: bool = False
     """TER, the translation edit rate (Snover et al. 2006); lower is better."""
+    wer: bool = False
+    """Word error rate: edits over reference words, which are what spaces separate; lower is better."""
+    exact: bool = False
+    """Exact match: share of the lines that are a reference to the letter."""
     rouge: bool = False
     """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, F1 (Lin 2004)."""
     sentence: bool = False
@@ -34,7 +38,7 @@ class ScoreSettings(Section):
     ] = "13a"
     """BLEU's tokenizer, by sacrebleu's names; ja-mecab and ko-mecab need an extra of sacrebleu, flores and spBLEU a download."""
     lowercase: bool = False
-    """Ignore case in BLEU and chrF (ROUGE always does, TER does unless `ter_case_sensitive`)."""
+    """Ignore case in BLEU, chrF, WER and exact match (ROUGE always does, TER does unless `ter_case_sensitive`)."""
     smooth: Literal["exp", "floor", "add-k", "none"] = "exp"
     """How BLEU treats n-gram orders without a match."""
     smooth_value: PositiveFloat | None = None

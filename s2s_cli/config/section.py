@@ -33,5 +33,5 @@ class Section(BaseModel):
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-ValidMetric = Literal["loss", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"]
-LOWER_IS_BETTER = ("loss", "ter")
+ValidMetric = Literal["loss", "bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+LOWER_IS_BETTER = ("loss", "ter", "wer")

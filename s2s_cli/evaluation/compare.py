@@ -60,6 +60,8 @@ def chosen_metrics(settings: ScoreSettings) -> list[str]:
         "bleu": (settings.bleu, ["bleu"]),
         "chrf": (settings.chrf, ["chrf"]),
         "ter": (settings.ter, ["ter"]),
+        "wer": (settings.wer, ["wer"]),
+        "exact": (settings.exact, ["exact"]),
         "rouge": (settings.rouge, ["rouge1", "rouge2", "rougeL", "rougeLsum"]),
     }
     every = not any(named for named, _ in groups.values())

@@ -1,4 +1,5 @@
-"""The metrics: BLEU, chrF and TER by sacrebleu, ROUGE by rouge-score, all as corpus scores on a scale of 0 to 100.
+"""The metrics: BLEU, chrF and TER by sacrebleu, ROUGE by rouge-score, word error rate and exact match of our own, all as
+corpus scores in percent.
 
 There is one path: validation inside `train`, the recipes and `s2s score` call `corpus_score`. A metric is statistics of
 each line and a score of their sum, so that significance tests resample numbers and not text. This file must not know
@@ -13,8 +14,9 @@ import numpy as np
 
 from s2s_cli.config import ScoreSettings
 from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.evaluation.error_rates import ExactMatch, WordErrors
 
-METRICS = ("bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum")
+METRICS = ("bleu", "chrf", "chrf++", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Score:
     signature: str
     higher_is_better: bool
     detail: str = ""
-    """BLEU's n-gram precisions, brevity penalty and lengths."""
+    """What the value is made of: BLEU's n-gram precisions, brevity penalty and lengths; edits; lines."""
 
     def __str__(self) -> str:
         return f"{self.name}|{self.signature} = {self.value:.2f} {self.detail}".rstrip()
@@ -144,6 +146,10 @@ def build_metric(name: str, refs: list[list[str]], options: ScoreSettings, sente
         return _chrf(refs, options, word_order=2)
     if name == "ter":
         return _ter(refs, options)
+    if name == "wer":
+        return WordErrors(refs, options)
+    if name == "exact":
+        return ExactMatch(refs, options)
     from s2s_cli.evaluation.rouge import Rouge
 
     return Rouge(name, refs, options)
@@ -162,7 +168,7 @@ def score_of(metric: Metric, stats: np.ndarray, resampling: dict[str, int] | Non
 
 
 def corpus_score(metric: str, hyps: list[str], refs: list[list[str]], options: ScoreSettings | None = None) -> Score:
-    """Score of a whole text, 0 to 100: the one metric path of validation, recipes and `s2s score`.
+    """Score of a whole text in percent: the one metric path of validation, recipes and `s2s score`.
 
     `metric` is one of METRICS, `hyps[i]` is line i and `refs[k][i]` its k-th reference. Empty lines count.
     """

@@ -114,7 +114,7 @@ TEXT = st.lists(
 def test_what_every_score_obeys(metric, text, data):
     """The reference itself is perfect, nothing else is better, and the order of lines does not matter."""
     options = ScoreSettings(rouge_tokenizer="unicode")
-    worst, best = (100.0, 0.0) if metric == "ter" else (0.0, 100.0)
+    worst, best = (100.0, 0.0) if metric in ("ter", "wer") else (0.0, 100.0)
     perfect = corpus_score(metric, text, [text], options)
     assert perfect.value == pytest.approx(best)
     assert corpus_score(metric, [""] * len(text), [text], options).value == pytest.approx(worst)
@@ -142,6 +142,7 @@ def test_options_that_change_a_score_change_its_signature(refs, noisy):
         "bleu": [{"tokenize": "char"}, {"lowercase": True}, {"smooth": "add-k"}],
         "chrf": [{"chrf_word_order": 1}, {"chrf_char_order": 3}, {"lowercase": True}, {"chrf_eps_smoothing": True}],
         "ter": [{"ter_case_sensitive": True}, {"ter_no_punct": True}, {"ter_normalized": True}],
+        "wer": [{"lowercase": True}],
         "rouge2": [{"rouge_tokenizer": "unicode"}, {"rouge_multi_ref": "mean"}],
     }
     for metric, options in changes.items():

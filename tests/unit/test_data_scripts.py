@@ -1,4 +1,4 @@
-"""The scripts of data/: the grammar corpus is right German and keeps its promises; Multi30k arrives whole or not at all."""
+"""The scripts of data/: the grammar corpus is right German and keeps its promises; texts arrive whole or not at all."""
 
 import functools
 import gzip
@@ -15,9 +15,9 @@ import pytest
 DATA = Path(__file__).parents[2] / "data"
 sys.path.insert(0, str(DATA))
 
+import fetch  # noqa: E402
 import german  # noqa: E402
 import grammar  # noqa: E402
-import multi30k  # noqa: E402
 from clauses import Draw  # noqa: E402
 from lexicon import MODALS, NOUNS, VERBS, Adverbial, adjective, noun, verb  # noqa: E402
 from syntax import Clause, NounPhrase, Predicate, Prepositional, Pronoun, Relative, Who  # noqa: E402
@@ -309,12 +309,12 @@ def test_every_word_of_the_lexicon_is_used_and_lengths_vary() -> None:
     assert not unused
 
 
-# -- Multi30k --------------------------------------------------------------------------------------------------------
+# -- fetching --------------------------------------------------------------------------------------------------------
 
 TEXTS = {"train.en": b"A dog.\nA cat.\n", "tok.de": b"ein hund .\neine katze .\n"}
 FILES = {
-    "train.en": ("raw/train.en.gz", 2, hashlib.sha256(TEXTS["train.en"]).hexdigest()),
-    "tok.de": ("tok/tok.de", 2, hashlib.sha256(TEXTS["tok.de"]).hexdigest()),
+    "train.en": fetch.Text("raw/train.en.gz", 2, hashlib.sha256(TEXTS["train.en"]).hexdigest()),
+    "tok.de": fetch.Text("tok/tok.de", 2, hashlib.sha256(TEXTS["tok.de"]).hexdigest()),
 }
 
 
@@ -335,11 +335,11 @@ def site(tmp_path: Path):  # type: ignore[no-untyped-def]
 def test_download_keeps_what_is_right_and_replaces_what_is_torn(site, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     url, _ = site
     out = tmp_path / "out"
-    assert multi30k.fetch(out, None, url, FILES) == ["train.en", "tok.de"]
+    assert fetch.fetch_texts(out, None, url, FILES) == ["train.en", "tok.de"]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == TEXTS
-    assert multi30k.fetch(out, None, url, FILES) == []
+    assert fetch.fetch_texts(out, None, url, FILES) == []
     (out / "train.en").write_bytes(TEXTS["train.en"][:9])
-    assert multi30k.fetch(out, None, url, FILES) == ["train.en"]
+    assert fetch.fetch_texts(out, None, url, FILES) == ["train.en"]
     assert (out / "train.en").read_bytes() == TEXTS["train.en"]
 
 
@@ -358,8 +358,8 @@ def test_a_bad_download_is_named_and_leaves_nothing(site, tmp_path: Path, served
     url, root = site
     path = root / "raw/train.en.gz"
     path.unlink() if served is None else path.write_bytes(served)
-    with pytest.raises(multi30k.FetchError) as raised:
-        multi30k.fetch(tmp_path / "out", None, url, FILES)
+    with pytest.raises(fetch.FetchError) as raised:
+        fetch.fetch_texts(tmp_path / "out", None, url, FILES)
     assert f"{url}/raw/train.en.gz" in str(raised.value)
     assert str(tmp_path / "out" / "train.en") in str(raised.value)
     assert list((tmp_path / "out").iterdir()) == []
@@ -371,7 +371,8 @@ def test_a_local_copy_needs_no_network(tmp_path: Path, folder: str) -> None:
     (copy / "tok").mkdir(parents=True)
     (copy / "train.en.gz").write_bytes(gzip.compress(TEXTS["train.en"]))
     (copy / "tok/tok.de.gz").write_bytes(gzip.compress(TEXTS["tok.de"]))
-    multi30k.fetch(tmp_path / "out", multi30k.find_local(tmp_path / "copy"), "http://127.0.0.1:9", FILES)
+    local = fetch.find_local(tmp_path / "copy", "multi30k-en-de", "train.en")
+    fetch.fetch_texts(tmp_path / "out", local, "http://127.0.0.1:9", FILES, ("", "tok"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == TEXTS
 
 

@@ -66,6 +66,10 @@ class SacreMetric:
         stats = self._metric._extract_corpus_statistics([hyp.rstrip() for hyp in hyps], None)
         return np.array(stats, dtype=np.float64)
 
+    def ngrams(self, text: str) -> dict[str, Any]:
+        """What sacrebleu counts in a text that is a reference by itself, and would count in it as an output."""
+        return dict(self._metric._extract_reference_info([self._metric._preprocess_segment(text.rstrip())]))
+
     def value(self, sums: Sequence[float]) -> float:
         """See `Metric`."""
         return float(self._metric._compute_score_from_stats(list(sums)).score)

@@ -10,16 +10,15 @@ import sys
 import time
 from typing import Any
 
-import torch
-
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
-from s2s_cli.data.loader import Batch, TrainStream
+from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted
-from s2s_cli.runtime import Log, Runtime, StopSignal, seed_for
-from s2s_cli.training.optim import learning_rate, plateau_drops, set_rate
+from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
+from s2s_cli.training.update import Updater
 from s2s_cli.training.validate import validate
 
 
@@ -42,6 +41,7 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
+        self.updater = Updater(learner, self.settings, runtime)
         epoch, batch = progress.position
         self.stream = TrainStream(
             dataset.train,
@@ -135,35 +135,23 @@ class Trainer:
         return min(settings.max_updates, math.ceil(batches / settings.accumulate))
 
     def _update(self) -> None:
-        settings, progress, model = self.settings, self.progress, self.learner.model
-        batches = [self.stream.next() for _ in range(settings.accumulate)]
-        number, rank = progress.update + 1, self.runtime.rank
-        seed_for(settings.seed, number, *([rank] if rank else []))
-        rate = self._rate(number)
-        set_rate(self.learner.optimizer, rate)
-        num_tokens = int(self.runtime.all_sum(sum(batch.num_tokens for batch in batches)))
-        total, nll = self._backward(batches, num_tokens)
-        self.runtime.sum_gradients(model.parameters())
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf, foreach=True))
-        if math.isfinite(norm):
-            self.learner.optimizer.step()
-        else:
+        progress, number = self.progress, self.progress.update + 1
+        batches = [self.stream.next() for _ in range(self.settings.accumulate)]
+        outcome = self.updater.update(batches, number, self._rate(number))
+        if not outcome.is_finite:
             progress.skipped += 1
             lines = ", ".join(self.dataset.where(int(n)) for batch in batches for n in batch.lines[:5])
             self.log.say(f"update {number}: the gradient is not finite, skipped; training lines {lines}, …")
-        self.learner.optimizer.zero_grad(set_to_none=True)
-        if self.learner.average is not None:
-            self.learner.average.update(model, number)
         progress.update = number
         epoch, batch = self.stream.position
         progress.position = epoch, batch * self.runtime.world
-        progress.num_tokens += num_tokens
+        progress.num_tokens += outcome.num_tokens
         progress.seconds = time.monotonic() - self._started
         tally = progress.tally
-        tally.total += total
-        tally.nll += nll
+        tally.total += outcome.total
+        tally.nll += outcome.nll
         tally.num_tokens += sum(batch.num_tokens for batch in batches)
-        tally.norm += norm
+        tally.norm += outcome.norm
         tally.updates += 1
 
     def _rate(self, number: int) -> float:
@@ -171,17 +159,6 @@ class Trainer:
         costs = self.checkpoints.costs(self.progress.history)
         drops = plateau_drops(costs, self.settings.plateau_patience)
         return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops)
-
-    def _backward(self, batches: list[Batch], num_tokens: int) -> tuple[float, float]:
-        """Gradients of the loss over `num_tokens`, which all processes share; returns the losses of these batches, summed."""
-        total, nll = 0.0, 0.0
-        for batch in batches:
-            with self.runtime.autocast():
-                loss = self.learner.model(batch.to(self.runtime.device), self.settings.label_smoothing)
-            (loss.total / num_tokens).backward()
-            total += float(loss.total.detach())
-            nll += float(loss.nll)
-        return total, nll
 
     def _report(self, bar: Any) -> None:
         progress, tally, now = self.progress, self.progress.tally, time.monotonic()

@@ -65,7 +65,7 @@ def test_accumulation_is_one_large_batch(parts: list[int], home: Path, dataset: 
     for split in ([8], parts):
         batches = [collate(dataset.train, part, dataset.vocabs) for part in np.split(rows, np.cumsum(split)[:-1])]
         assert len({b.num_tokens / len(b.lines) for b in batches}) > 1 or len(batches) == 1
-        total, nll = loop._backward(batches, sum(batch.num_tokens for batch in batches))
+        total, nll = loop.updater.gradients(batches, sum(batch.num_tokens for batch in batches), 1)
         assert total > nll * 0.5 > 0
         gradients.append({n: p.grad.clone() for n, p in loop.learner.model.named_parameters()})
         loop.learner.optimizer.zero_grad()

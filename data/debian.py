@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fetch import FetchError, command, download, find_local, read_local, write_lines, write_whole
+from fetch import FetchError, Text, command, download, fetch_texts, find_local, write_whole
 
 MIRROR = "http://deb.debian.org/debian"
 FOLDERS = {"translation": "debian-mt-en-de", "summaries": "debian-summ-en"}
@@ -272,21 +272,13 @@ def make(task: str, packages: list[Package], out: Path) -> str:
     parts = split(lines, clusters(packages))
     for part, chosen in parts.items():
         src, tgt = SIDES[task]
-        write_lines(out / f"{part}.{src}", [line.src for line in chosen])
-        write_lines(out / f"{part}.{tgt}", [line.tgt for line in chosen])
-        write_lines(out / f"{part}.ids", [line.package for line in chosen])
+        for name, texts in (
+            (src, [line.src for line in chosen]),
+            (tgt, [line.tgt for line in chosen]),
+            ("ids", [line.package for line in chosen]),
+        ):
+            write_whole(out / f"{part}.{name}", "".join(text + "\n" for text in texts).encode())
     return ", ".join(f"{len(parts[part]):,} lines of {part}" for part in ("train", "val", "test"))
-
-
-def copy(folder: Path, task: str, out: Path) -> str:
-    """Take finished corpora; their number of files, in words."""
-    names = [f"{part}.{side}" for part in ("train", "val", "test") for side in (*SIDES[task], "ids")]
-    for name in names:
-        path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-        if path is None:
-            raise FetchError(f"{folder} has no {name} and no {name}.gz")
-        write_whole(out / name, read_local(path))
-    return f"{len(names)} files of {folder}"
 
 
 def main() -> int:
@@ -308,7 +300,9 @@ def main() -> int:
     def work() -> str:
         args.out_dir.mkdir(parents=True, exist_ok=True)
         if found := find_local(local, FOLDERS[args.task], "train.ids"):
-            return copy(found, args.task, args.out_dir)
+            names = [f"{part}.{side}" for part in ("train", "val", "test") for side in (*SIDES[args.task], "ids")]
+            fetch_texts(args.out_dir, found, "", {name: Text("") for name in names})
+            return f"{len(names)} files of {found}"
         cache = args.out_dir / "indexes"
         texts = from_lists(args.lists) if args.lists else from_mirror(args.mirror.rstrip("/"), args.suite, cache)
         return make(args.task, read_packages(texts), args.out_dir)

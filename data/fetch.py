@@ -130,9 +130,9 @@ def write_whole(path: Path, text: bytes) -> None:
     part.replace(path)
 
 
-def write_lines(path: Path, lines: list[str]) -> None:
-    """One line each; a line feed or carriage return inside becomes a space."""
-    write_whole(path, "".join(" ".join(line.split("\n")).replace("\r", " ") + "\n" for line in lines).encode())
+def one_line(text: str) -> str:
+    """A text without line ends and other runs of white space."""
+    return " ".join(text.split())
 
 
 def _local_file(folder: Path, name: str, folders: tuple[str, ...]) -> Path:

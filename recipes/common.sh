@@ -1,0 +1,49 @@
+# Sourced by the run.sh of a recipe with its arguments. Sets
+#   recipe, root, work   this recipe's folder, the checkout's, and the one where everything goes, which becomes the current one
+#   smoke                true or false
+#   names                the arguments that are no options: which parts of the recipe to run
+# and offers `once FILE COMMAND...`, which runs a command unless the file that it makes is there, and `say`.
+# Options of every recipe:
+#   --smoke      under a minute on a corner of the data, to see that every step works
+#   --data DIR   take the data from a local copy (else $S2S_DATA, else it is downloaded)
+#   --work DIR   where everything goes (default: work/ beside run.sh); --smoke adds -smoke to the name
+
+recipe=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
+root=$(cd "$recipe/../.." && pwd)
+work=$recipe/work
+smoke=false
+names=()
+S2S_RECIPE="bash recipes/${recipe##*/}/run.sh $*" # results.json says how it was made
+export S2S_RECIPE
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+once() {
+    [ ! -e "$1" ] || return 0
+    shift
+    say "$@"
+    "$@"
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --smoke) smoke=true ;;
+        --data) S2S_DATA=$(cd "${2:?--data needs a folder}" && pwd); export S2S_DATA; shift ;;
+        --work) work=${2:?--work needs a folder}; shift ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$recipe/run.sh"; exit 0 ;;
+        -*) echo "run.sh: unknown option $1; bash recipes/${recipe##*/}/run.sh --help lists them" >&2; exit 2 ;;
+        *) names+=("$1") ;;
+    esac
+    shift
+done
+[ -z "${S2S_DATA:-}" ] || S2S_DATA=$(cd "$S2S_DATA" && pwd) # the current folder changes below
+[ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
+if ! command -v s2s > /dev/null || ! python3 -c 'import s2s_cli' 2> /dev/null; then
+    echo "run.sh: s2s is not installed: bash recipes/setup.sh recipes" >&2
+    exit 2
+fi
+
+$smoke && work=$work-smoke
+mkdir -p "$work"
+cd "$work"
+work=$PWD

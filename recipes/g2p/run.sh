@@ -10,7 +10,7 @@
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
 
-seeds=(1 2 3 4 5)
+seeds=(1 2 3)
 limits=()
 languages=(${names[@]+"${names[@]}"})
 [ ${#languages[@]} -gt 0 ] || languages=(fre gre hun ice kor)

@@ -57,6 +57,18 @@ class TrainSettings(Section):
     """Decay of an exponential moving average of the weights, which is validated and saved in their place; 0 keeps none."""
     label_smoothing: Rate = 0.1
     """Probability mass spread over the whole vocabulary (Szegedy et al. 2016)."""
+    consistency: Literal["none", "rdrop", "simcut"] = "none"
+    """Read each batch twice and let both readings agree: with other dropout (R-Drop, Liang et al. 2021), or the second one
+    with tokens cut out (SimCut, Gao et al. 2022). Helps on small sets; an update takes about twice the time and memory."""
+    consistency_weight: Annotated[float, Field(gt=0.0)] | None = None
+    """What their disagreement counts; by default 5 for rdrop and 3 for simcut, as in the papers."""
+    cutoff: Rate = 0.05
+    """SimCut's probability that a token of either side is cut out."""
+    scheduled_sampling: Rate = 0.0
+    """Probability that the decoder reads its own choice in place of a reference token (Bengio et al. 2015; in Transformers
+    by a first pass, Mihaylova & Martins 2019)."""
+    sampling_ramp: PositiveInt = 20_000
+    """Updates over which that probability rises from 0."""
     clip: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
     valid_every: NonNegativeInt = 0
@@ -90,6 +102,13 @@ class TrainSettings(Section):
         fixed_end = self.schedule in ("constant", "cosine", "linear")
         if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
             raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
+        for name, needs, there in (
+            ("consistency_weight", "consistency", self.consistency != "none"),
+            ("cutoff", "consistency simcut", self.consistency == "simcut"),
+            ("sampling_ramp", "scheduled_sampling", self.scheduled_sampling > 0.0),
+        ):
+            if getattr(self, name) != type(self).model_fields[name].default and not there:
+                raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
         return self

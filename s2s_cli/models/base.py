@@ -65,11 +65,25 @@ class StepOut(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Sums over the real target tokens of a batch: the training criterion, the plain cross-entropy in nats, and their count."""
+    """Sums over the real target tokens of a batch: the training criterion, the plain cross-entropy in nats, and their count;
+    and of two passes over it, how far their distributions are apart.
+    """
 
     total: Tensor
     nll: Tensor
     num_tokens: int
+    divergence: Tensor | None = None
+
+
+class Real(NamedTuple):
+    """The M real target positions of a batch: `hidden` [M, D]; where they attend, if the head reads it; `targets` [M]; and
+    what each attends to again, [M], if there is a loss on that.
+    """
+
+    hidden: Tensor
+    attended: Attended | None
+    targets: Tensor
+    repeated: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class Seq2Seq(nn.Module):
     src_embedding: nn.Embedding
     tgt_embedding: nn.Embedding
     head: SoftmaxHead
+    recurrent = False  # whether a target is read one position after the other, at training too
 
     def encode(self, src: Tensor, src_len: Tensor) -> Any:
         """src [B, S] ids, right-padded, and their lengths [B] -> the encoder memory. Padding never changes a real position."""
@@ -110,21 +125,30 @@ class Seq2Seq(nn.Module):
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """The loss of a batch, summed over real target tokens (teacher forcing)."""
-        memory = self.encode(batch.src, batch.src_len)
-        hidden, weights = self.decode(batch.tgt_in, memory)
-        # Only real positions reach the output layer: its cost is the largest of a small model.
+        return self.read(batch, self.encode(batch.src, batch.src_len), label_smoothing)
+
+    def read(self, batch: Batch, memory: Any, label_smoothing: float) -> Loss:
+        """The decoder's part of `forward`."""
+        real = self.real(batch, memory, *self.decode(batch.tgt_in, memory))
+        total, nll = self.head.loss(real.hidden, real.attended, real.targets, label_smoothing)
+        if real.repeated is not None:
+            total = total + self.head.coverage_loss * real.repeated.sum()
+        return Loss(total, nll, batch.num_tokens)
+
+    def real(self, batch: Batch, memory: Any, hidden: Tensor, weights: Tensor | None) -> Real:
+        """What the loss needs of the output of `decode`, at real positions only: the output layer's cost is the largest
+        of a small model.
+        """
         num_positions = batch.tgt_in.shape[1]
         real = real_positions(batch.tgt_len, num_positions).flatten().nonzero().squeeze(1)  # [M]
-        hidden = hidden.flatten(0, 1).index_select(0, real)  # [M, D]
-        attended = None
+        attended = repeated = None
         if self.head.reads_attention and weights is not None:
             pieces = memory.src.index_select(0, real.div(num_positions, rounding_mode="floor"))
             attended = Attended(weights.flatten(0, 1).index_select(0, real), pieces)
-        targets = batch.tgt_out.flatten().index_select(0, real)
-        total, nll = self.head.loss(hidden, attended, targets, label_smoothing)
         if self.head.coverage_loss and weights is not None:
-            total = total + self.head.coverage_loss * coverage_loss(weights).flatten().index_select(0, real).sum()
-        return Loss(total, nll, batch.num_tokens)
+            repeated = coverage_loss(weights).flatten().index_select(0, real)
+        targets = batch.tgt_out.flatten().index_select(0, real)
+        return Real(hidden.flatten(0, 1).index_select(0, real), attended, targets, repeated)
 
     def step(self, tokens: Tensor, memory: Any, state: Any, attention: bool = False) -> StepOut:
         """tokens [N] -> the log-probabilities of the next tokens. N is a multiple K of the memory's B sentences."""

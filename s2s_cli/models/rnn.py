@@ -86,6 +86,8 @@ class GlobalAttention(nn.Module):
 class Rnn(Seq2Seq):
     """Recurrent encoder–decoder."""
 
+    recurrent = True
+
     def __init__(self, settings: RnnSettings, sizes: Sizes) -> None:
         super().__init__()
         dim, emb_dim = settings.dim, settings.emb_dim

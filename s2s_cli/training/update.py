@@ -1,6 +1,6 @@
 """One update: from micro-batches to a step of the optimizer.
 
-It knows no order of data, no schedule, no files and no log. What is minimized stands in `batch_loss` alone.
+It knows no order of data, no schedule, no files and no log. What is minimized stands in `objective.py`.
 """
 
 import math
@@ -11,8 +11,8 @@ import torch
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.loader import Batch
-from s2s_cli.models.base import Loss, Seq2Seq
 from s2s_cli.runtime import Runtime, seed_for
+from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.optim import set_rate
 from s2s_cli.training.state import Learner
 
@@ -29,11 +29,6 @@ class Outcome(NamedTuple):
     def is_finite(self) -> bool:
         """Whether the weights were changed."""
         return math.isfinite(self.norm)
-
-
-def batch_loss(model: Seq2Seq, batch: Batch, settings: TrainSettings, number: int) -> Loss:
-    """What update `number` minimizes, summed over the real target tokens of a batch: a function of its pairs, one by one."""
-    return model(batch, settings.label_smoothing)
 
 
 class Updater:

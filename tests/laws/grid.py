@@ -88,6 +88,18 @@ def make(family: type[ModelSettings], choice: dict[str, Any]) -> Case | None:
     return Case(f"{family.__name__[:3].lower()}:{','.join(told)}", settings, choice["shared"])
 
 
+def drawn_around(wanted: dict[str, Any], values: dict[str, list[Any]], chance: random.Random) -> dict[str, Any]:
+    """A value of each option: what is wanted; of the rest some by chance, now more, now fewer, and the others by default.
+
+    Values that few others go with would hardly ever be met if all the rest were left to chance.
+    """
+    share = chance.random()
+    return {
+        name: wanted[name] if name in wanted else chance.choice(of) if chance.random() < share else of[0]
+        for name, of in values.items()
+    }
+
+
 def pairwise(family: type[ModelSettings]) -> list[Case]:
     """Few cases in which every pair of values that goes together stands at least once."""
     chance = random.Random(1)
@@ -95,7 +107,7 @@ def pairwise(family: type[ModelSettings]) -> list[Case]:
     todo = {frozenset([(a, x), (b, y)]) for a, b in combinations(values, 2) for x in values[a] for y in values[b]}
 
     def draw(wanted: dict[str, Any]) -> tuple[int, dict[str, Any], Case] | None:
-        choice = {name: wanted.get(name, chance.choice(options)) for name, options in values.items()}
+        choice = drawn_around(wanted, values, chance)
         case = make(family, choice)
         return (sum(pair <= choice.items() for pair in todo), choice, case) if case else None
 
@@ -108,7 +120,7 @@ def pairwise(family: type[ModelSettings]) -> list[Case]:
         drawn = None
         while todo and not drawn:
             wanted = min(todo, key=lambda pair: sorted(map(repr, pair)))
-            drawn = max(filter(None, [draw(dict(wanted)) for _ in range(40)]), key=lambda d: d[0], default=None)
+            drawn = max(filter(None, [draw(dict(wanted)) for _ in range(200)]), key=lambda d: d[0], default=None)
             if not drawn:
                 todo.remove(wanted)
     return cases

@@ -2,10 +2,12 @@
 
 import copy
 import math
+import random
+from itertools import combinations, product
 
 import pytest
 import torch
-from grid import BOS, EOS, GRID, PAD, VOCAB, Case, batch_of, make, options, pad, sentences
+from grid import BOS, EOS, GRID, PAD, VOCAB, Case, batch_of, drawn_around, make, options, pad, sentences
 from torch import Tensor
 
 from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
@@ -58,6 +60,19 @@ def test_every_option_is_in_the_grid(family):
     there |= {item for case in GRID if isinstance(case.settings, family) for item in case.settings.model_dump().items()}
     assert wanted <= there
     assert make(family, {name: values[0] for name, values in options(family).items()}) in GRID
+
+
+@pytest.mark.parametrize("family", [TransformerSettings, RnnSettings])
+def test_two_values_that_no_model_has_together_are_refused_together(family):
+    """Whatever the other options are: so each pair of values that a user may choose is in the grid."""
+    values, chance = options(family), random.Random(2)
+    chosen = [{**c.settings.model_dump(), "shared": c.shared} for c in GRID if isinstance(c.settings, family)]
+    for a, b in combinations(values, 2):
+        there = {(choice[a], choice[b]) for choice in chosen}
+        for x, y in product(values[a], values[b]):
+            if (x, y) not in there:
+                drawn = (drawn_around({a: x, b: y}, values, chance) for _ in range(300))
+                assert not any(make(family, choice) for choice in drawn), f"{a}={x} with {b}={y}"
 
 
 @EACH

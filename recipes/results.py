@@ -3,7 +3,8 @@
 
     python recipes/results.py --refs TEXT... --flags '--bleu --chrf' NAME=OUTPUT[,RUN...] ...
 
-scores the outputs with `s2s score`, prints a table, and writes results.json into the current folder. `NAME` is what the
+scores the outputs with `s2s score`, prints a table, and writes results.json (or `--output`). Paired tests are against the
+first system. `NAME` is what the
 table calls a system, `RUN` a run folder that it was made by. Recipes whose table is another one import the functions.
 """
 
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="+", metavar="NAME=OUTPUT[,RUN...]")
     parser.add_argument("--refs", nargs="+", required=True, help="reference texts")
     parser.add_argument("--flags", default="", help="flags of s2s score, in one argument")
+    parser.add_argument("--output", type=Path, default=Path("results.json"), help="the file to write")
     args = parser.parse_args()
     named = [system.partition("=")[::2] for system in args.systems]
     files = [files.split(",") for _, files in named]
@@ -123,7 +125,8 @@ def main() -> None:
         [
             {"system": name, "output": output, "scores": row, "runs": [run_facts(Path(run)) for run in runs]}
             for (name, _), (output, *runs), row in zip(named, files, scores, strict=True)
-        ]
+        ],
+        args.output,
     )
 
 

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Summarization from scratch on two sets: the beginning of the text, an LSTM with attention, a pointer-generator, the same
+# with coverage, a Transformer with copy head, and that Transformer after denoising pre-training on the unlabelled side.
+# Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
+#
+#   bash recipes/summarization/run.sh [--smoke] [--data DIR] [--work DIR] [debian|dialogsum ...] [MODEL ...]
+#
+#   MODEL        lstm, pointer, coverage, transformer, pretrained (default: all)
+#   --smoke      about a minute on a corner of the Debian set, to see that every step works
+#   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
+#   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
+set -euo pipefail
+source "$(dirname "$0")/../common.sh"
+
+sets=()
+models=()
+for name in ${names[@]+"${names[@]}"}; do
+    case $name in
+        debian | dialogsum) sets+=("$name") ;;
+        lstm | pointer | coverage | transformer | pretrained) models+=("$name") ;;
+        *) echo "run.sh: $name is neither a set nor a model of this recipe" >&2; exit 2 ;;
+    esac
+done
+[ ${#models[@]} -gt 0 ] || models=(lstm pointer coverage transformer pretrained)
+limits=()
+corpus=()
+num=1000000
+if $smoke; then
+    sets=("${sets[0]:-debian}")
+    limits=(--max-updates 4 --valid-every 4 --batch-tokens 1024 --beam 1 --max-len 12 --warmup 3 --dim 64)
+    corpus=(--vocab-size 1000)
+    num=30
+fi
+[ ${#sets[@]} -gt 0 ] || sets=(debian dialogsum)
+
+# How the models differ: a name of the table, then flags.
+shape() {
+    local lstm=(--preset rnn --cell lstm --emb-dim 128 --dim 512 --dropout 0.3)
+    local transformer=(--preset tiny --dim 256 --heads 4 --ffn-dim 1024 --head copy --lr 0.002)
+    case $1 in
+        lstm) echo "${lstm[@]}" ;;
+        pointer) echo "${lstm[@]} --head copy" ;;
+        coverage) echo "${lstm[@]} --head copy --coverage --coverage-loss 1" ;;
+        transformer) echo "${transformer[@]}" ;;
+        pretrain) echo "${transformer[@]} --denoise infill --denoise-rate 0.3 --permute-sentences --valid-metric loss --patience 0" ;;
+        pretrained) echo "${transformer[@]} --lr 0.001 --init-from $2/pretrain/last" ;;
+    esac
+}
+
+train() { # SET MODEL
+    local flags
+    read -ra flags <<< "$(shape "$2" "$1")"
+    s2s train -c "$recipe/$1.yaml" --run "$1/$2" --data "$1/data-bin" "${flags[@]}" "${@:3}" ${limits[@]+"${limits[@]}"}
+}
+
+for set in "${sets[@]}"; do
+    mkdir -p "$set"
+    refs=()
+    case $set in
+        debian)
+            [ -f text/debian/test.tgt ] || python3 "$root/data/debian.py" text/debian --task summaries
+            once debian/lead.hyp.full sh -c "python3 '$recipe/lead.py' sentences 1 < text/debian/test.src > debian/lead.hyp.full"
+            refs=(tgt)
+            flags="--rouge --rouge-stem"
+            ;;
+        dialogsum)
+            [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum
+            once dialogsum/lead.hyp.full sh -c "python3 '$recipe/lead.py' turns 3 < text/dialogsum/test.src > dialogsum/lead.hyp.full"
+            refs=(ref1 ref2 ref3)
+            flags="--rouge --rouge-stem --rouge-multi-ref mean"
+            ;;
+    esac
+    # a smoke run sees a corner of the text
+    for end in src "${refs[@]}"; do head -n $num "text/$set/test.$end" > "$set/test.$end"; done
+    head -n $num "$set/lead.hyp.full" > "$set/lead.hyp"
+    if $smoke; then
+        for side in src tgt; do
+            head -n 600 "text/$set/train.$side" > "$set/train.$side"
+            head -n 20 "text/$set/val.$side" > "$set/val.$side"
+        done
+        corpus+=(--train-src "$set/train.src" --train-tgt "$set/train.tgt" --valid-src "$set/val.src" --valid-tgt "$set/val.tgt")
+    fi
+    once "$set/data-bin/dataset.json" s2s preprocess -c "$recipe/$set.yaml" -o "$set/data-bin" ${corpus[@]+"${corpus[@]}"}
+    systems=("lead=$set/lead.hyp")
+    for model in "${models[@]}"; do
+        systems+=("$model=$set/$model.hyp,$set/$model")
+        [ ! -f "$set/$model.hyp" ] || continue
+        say "$set: $model"
+        if [ "$model" = pretrained ]; then
+            src=text/$set
+            ! $smoke || src=$set
+            once "$set/unlabelled/dataset.json" s2s preprocess -c "$recipe/$set.yaml" -o "$set/unlabelled" \
+                --train-src "$src/train.src" --train-tgt "$src/train.src" --valid-src "$src/val.src" --valid-tgt "$src/val.src" \
+                --src-vocab "$set/data-bin" --tgt-truncate 256
+            train "$set" pretrain --data "$set/unlabelled"
+        fi
+        train "$set" "$model"
+        s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.hyp"
+    done
+    refs=("${refs[@]/#/$set/test.}")
+    python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
+        --flags "$flags --confidence --paired randomization" --output "$set.results.json"
+done

@@ -56,8 +56,10 @@ def load_embeddings(path: Path, vocab: Vocab) -> tuple[Tensor, Coverage]:
     if not any(rank == 0 and vocab.starts_word[i] for i, rank in found.items()):  # a file of words, not of pieces:
         found = {i: rank for i, rank in found.items() if rank or not vocab.piece(i).isalpha()}  # no word is half a word
     have = torch.tensor([i in found for i in range(len(vocab))])
-    if not have.any():
-        raise DataError(f"{path} has no vector for any piece of the vocabulary: is it of the same language and case?")
+    if not matrix.any():
+        raise DataError(
+            f"{path} has no vector but zero for any piece of the vocabulary: is it of the same language and case?"
+        )
     width = matrix.shape[1]
     matrix *= (width * matrix[have].square().mean()) ** -0.5
     matrix[~have] = torch.randn(int((~have).sum()), width) * width**-0.5
@@ -84,13 +86,21 @@ def _read(path: Path, wanted: dict[str, list[tuple[int, int]]], num_pieces: int)
         if not width or len(fields) <= width:
             raise DataError(f"{path}:{number}: a word and {width} numbers should stand here")
         if better:
-            try:
-                vector = torch.tensor([float(field) for field in fields[-width:]])
-            except ValueError:
-                raise DataError(f"{path}:{number}: not all of the last {width} fields are numbers") from None
+            vector = _numbers(fields[-width:])
+            if vector is None:
+                raise DataError(f"{path}:{number}: not all of the last {width} fields are finite numbers")
             for rank, i in better:
                 found[i], matrix[i] = rank, vector
     return found, matrix
+
+
+def _numbers(fields: list[str]) -> Tensor | None:
+    """The vector that these fields spell; None if one of them is no number, or is infinite in fp32."""
+    try:
+        vector = torch.tensor([float(field) for field in fields])
+    except ValueError:
+        return None
+    return vector if vector.isfinite().all() else None
 
 
 @torch.no_grad()

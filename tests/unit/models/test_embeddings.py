@@ -89,7 +89,13 @@ def test_words_with_spaces_do_not_shift_the_numbers(tmp_path, vocab):
     [
         (["the 1 2 3", "dog 1 2"], ":2: a word and 3 numbers"),
         (["the 1 2 3", "dog 1 x 3"], ":2: not all"),
-        (["unicorn 1 2 3"], "no vector for any piece"),
+        (["the 1 2 3", "dog 1 nan 3"], ":2: not all"),
+        (["the 1 2 3", "dog 1 2 1e99"], ":2: not all"),
+        (["the", "dog 1 2"], ":1: a word and 0 numbers"),
+        (["3 0", "the"], ":2: a word and 0 numbers"),
+        (["2 3"], "no vector but zero for any piece"),
+        (["the 0 0 0", "dog 0 0 0"], "no vector but zero for any piece"),
+        (["unicorn 1 2 3"], "no vector but zero for any piece"),
     ],
 )
 def test_faulty_files_are_named(tmp_path, vocab, lines, message):

@@ -95,6 +95,23 @@ def test_variational_dropout_is_the_same_position_by_position(input_feeding):
     assert 0.2 < dropped.double().mean() < 0.8
 
 
+@pytest.mark.parametrize("more", [{}, {"input_feeding": True}, {"attention_place": "before"}])
+def test_variational_dropout_between_layers_is_the_same_position_by_position(more):
+    model = build_model(settings(decoder_layers=3, dropout=0.5, variational_dropout=True, **more), Sizes(20, 20, True))
+    seen = {number: [] for number in (1, 2)}
+    for number, entering in seen.items():
+        model.decoder.layers[number].register_forward_pre_hook(lambda _, given, into=entering: into.append(given[0]))
+    memory = model.encode(torch.tensor([[3, 4, 5, 2]] * 4), torch.full((4,), 4))
+    model.decode(torch.randint(3, 20, (4, 6)), memory)
+    dropped = [torch.cat(entering, dim=1) == 0 for entering in seen.values()]
+    for each in dropped:
+        assert each.shape == (4, 6, 8)
+        assert (each == each[:, :1]).all()
+        assert each.any()
+        assert not each.all()
+    assert not torch.equal(*dropped)
+
+
 def gru_by_hand(x: Tensor, h: Tensor, gru: nn.GRU) -> Tensor:
     """h_t = f(x_t, h_{t-1}), Cho et al. 2014, with torch's place of the reset gate."""
     from_x = x @ gru.weight_ih_l0.T + gru.bias_ih_l0
@@ -230,3 +247,18 @@ def test_bridges(cell):
         )
     zero = built(bridge="zero", **more)
     assert not any(cell.any() for cell in zero.start(zero.encode(src, length)).cells)
+
+
+@pytest.mark.parametrize("cell", TORCH)
+@pytest.mark.parametrize("two_ways", [False, True])
+def test_the_linear_bridge_maps_the_last_top_state_to_every_layer(cell, two_ways):
+    """For the cell state of an LSTM as for its hidden state, with a map of its own."""
+    model = built(cell=cell, bidirectional=two_ways, encoder_layers=3, decoder_layers=2)
+    src, lengths = torch.tensor([[3, 4, 5, 2], [6, 2, 0, 0]]), torch.tensor([4, 2])
+    first = model.start(model.encode(src, lengths)).cells
+    assert len(first) == len(model.bridge) == (2 if cell == "lstm" else 1)
+    for row, length in enumerate(lengths):
+        _, last = model.encoder(model.src_embedding(src[row : row + 1, :length]))
+        for ours, theirs, bridge in zip(first, last if cell == "lstm" else (last,), model.bridge, strict=True):
+            top = torch.cat([*theirs[-2:, 0]]) if two_ways else theirs[-1, 0]
+            torch.testing.assert_close(ours[row].flatten(), torch.tanh(bridge.weight @ top + bridge.bias))

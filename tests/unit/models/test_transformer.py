@@ -262,3 +262,41 @@ def test_initialisation_by_depth_keeps_the_gradient_of_deep_models():
     model = build_model(settings(encoder_layers=4, dim=64, heads=2, init="depth"), Sizes(9, 9, True))
     first, last = (layer.attention.q.weight.detach().std() for layer in (model.encoder[0], model.encoder[3]))
     assert float(first / last) == pytest.approx(2.0, rel=0.05)
+
+
+@pytest.mark.parametrize("place", ["pre", "post"])
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_what_leaves_encoder_and_decoder_is_normed(place, kind):
+    """As nn.Transformer has it too: before each block, and so once more at the end; after each block, and so no more."""
+    model = build_model(settings(norm=place, normalization=kind, encoder_layers=2, decoder_layers=2), Sizes(9, 9, True))
+    memory = model.eval().encode(torch.tensor([[3, 4, 2]]), torch.tensor([3]))
+    for x in (memory.states, model.decode(torch.tensor([[1, 5]]), memory)[0]):
+        scale = x.std(dim=-1, correction=0) if kind == "layer" else x.square().mean(dim=-1).sqrt()
+        torch.testing.assert_close(scale, torch.ones_like(scale), atol=1e-3, rtol=0)
+    # Two norms a layer of the encoder, three of the decoder, and two at the end where the last block leaves a bare sum.
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm)]
+    assert len(norms) == 2 * 2 + 2 * 3 + 2 * (place == "pre")
+
+
+def test_embeddings_are_scaled_and_positions_added():
+    """Vaswani et al. 2017, section 3.4 and 3.5: √D · E[piece] + (sin, cos)(position / 10000^(2i/D)), the halves side by side."""
+    model = build_model(settings(), Sizes(9, 9, True)).eval()
+    seen = []
+    model.encoder[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.encode(torch.tensor([[3, 4, 2]]), torch.tensor([3]))
+    for position, piece in enumerate([3, 4, 2]):
+        angles = [position / 10000 ** (2 * i / D) for i in range(D // 2)]
+        signal = torch.tensor([*map(math.sin, angles), *map(math.cos, angles)])
+        wanted = math.sqrt(D) * model.src_embedding.weight[piece] + signal
+        torch.testing.assert_close(seen[0][0, position], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_layers_of_the_decoder_are_left_out_in_training_too():
+    model = build_model(settings(decoder_layers=6, layer_drop=0.25, dropout=0.0), Sizes(9, 9, True))
+    calls = []
+    for layer in model.decoder:
+        layer.register_forward_hook(lambda *_: calls.append(1))
+    memory = model.encode(torch.tensor([[3, 4, 2]]), torch.tensor([3]))
+    for _ in range(200):
+        model.decode(torch.tensor([[1, 5]]), memory)
+    assert len(calls) / 1200 == pytest.approx(0.75, abs=0.05)

@@ -1,6 +1,7 @@
 """The Transformer's parts against torch's layers with the same weights, and against the formulas of their papers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -300,3 +301,32 @@ def test_layers_of_the_decoder_are_left_out_in_training_too():
     for _ in range(200):
         model.decode(torch.tensor([[1, 5]]), memory)
     assert len(calls) / 1200 == pytest.approx(0.75, abs=0.05)
+
+
+@torch.no_grad()
+def test_the_last_layer_alone_attends_with_coverage_and_the_states_add_it_up():
+    """The coverage after a position is the sum of what that layer's attention would be without it."""
+    model = build_model(settings(decoder_layers=2, head="copy", coverage=True), Sizes(9, 9, True)).eval()
+    stir(model)
+    first, last = (layer.cross_attention for layer in model.decoder)
+    assert type(first) is Attention
+    assert type(last) is CoverageAttention
+    memory = model.encode(torch.tensor([[3, 4, 5, 2]]), torch.tensor([4]))
+    state = model.start(memory)
+    for number, piece in enumerate([1, 7, 8], start=1):
+        before = state
+        out = model.step(torch.tensor([piece]), memory, state, attention=True)
+        state = out.state
+        assert float(state.coverage.sum()) == pytest.approx(number, abs=1e-5)
+        blind = model.step(torch.tensor([piece]), memory, replace(before, coverage=torch.zeros(1, 4)), attention=True)
+        assert torch.equal(out.attention, blind.attention) == (number == 1)
+        torch.testing.assert_close(state.coverage - before.coverage, blind.state.coverage)
+
+
+def test_an_encoder_tells_right_from_left_and_a_decoder_has_no_right():
+    model = build_model(settings(positions="relative"), Sizes(9, 9, True))
+    src = model.src_positions.order(0, 5, CPU, None).bias
+    assert not torch.equal(src[:, 2, 1], src[:, 2, 3])
+    tgt = model.tgt_positions.order(0, 40, CPU, None).bias
+    assert len(tgt[0, 39].unique()) > 20  # so many distances to the left: no bucket is kept for the right
+    assert model.src_positions.table is not model.tgt_positions.table

@@ -2,29 +2,36 @@
 
 It gets a step function and knows no model class, no text and no files. Every decision is made for each sentence by
 itself: limits, stopping and bookkeeping never look at the other sentences of the batch, which leave it as they finish.
+Beam search and sampling are this one loop with another way of choosing. Its bookkeeping stays on the device; what comes
+from there at each step is one flag a sentence.
+
+Letters in shapes, beside those of `models/base.py`: b sentences still searched, K hypotheses of each, M candidates.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from s2s_cli.config import SearchSettings
-from s2s_cli.models.base import StepOut
-from s2s_cli.search.logprobs import ban, only_eos_at, penalty
+from s2s_cli.errors import ConfigError
+from s2s_cli.models.base import Rows, StepOut
+from s2s_cli.search.hypotheses import Hypothesis, Record, assemble
+from s2s_cli.search.logprobs import coverage, penalty
+from s2s_cli.search.rules import Rules, Specials
 
-Step = Callable[[Tensor, Any, Any], StepOut]  # tokens [N], memory of B sentences, state of N rows
+__all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
+Step = Callable[
+    ..., StepOut
+]  # tokens [N], memory of B sentences, state of N rows, and True where attention is asked for
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A finished output: `ids` without EOS; `logp` in nats, EOS included; `score` is logp divided by the length penalty."""
-
-    ids: list[int]
-    score: float
-    logp: float
+_NO_ATTENTION = (
+    "attention is asked for, by alignments or by coverage_penalty, and the model has none: leave them out, "
+    "or use a model with attention"
+)
 
 
 @dataclass(frozen=True)
@@ -35,91 +42,188 @@ class Limits:
     max_len: list[int]
 
 
-@dataclass(frozen=True)
-class Specials:
-    """Ids that search must know: what begins and ends an output, and what never stands in one."""
+class Candidates(NamedTuple):
+    """What may come next, for each sentence [b, M], M at least K, best first where M is more than K.
 
-    bos: int
-    eos: int
-    banned: tuple[int, ...]
+    `total` is the value of the hypothesis with its new `piece`, `origin` the hypothesis (0 to K-1) that it continues, `logp`
+    the model's log-probability of the piece. Where M is K, the k-th candidate continues the k-th hypothesis.
+    """
+
+    total: Tensor
+    origin: Tensor
+    piece: Tensor
+    logp: Tensor
+
+
+# Log-probabilities after the rules and those of the model [b, K, V] (one tensor where the rules only forbid), values of the
+# hypotheses so far [b, K], places of the sentences in the batch [b], pieces so far.
+Choose = Callable[[Tensor, Tensor, Tensor, Tensor, int], Candidates]
+
+
+@dataclass(frozen=True)
+class _Sentences(Rows):
+    """What is known of the b sentences still searched."""
+
+    memory: Any
+    number: Tensor  # [b] their places in the batch
+    longest: Tensor  # [b] the length penalty of the longest output allowed
+    kept: Tensor  # [b, num_best] the best scores of finished hypotheses, best first, -inf where there are none yet
+
+
+@dataclass(frozen=True)
+class _Live(Rows):
+    """What is known of the N = b·K hypotheses that go on."""
+
+    state: Any
+    prefix: Tensor | None  # [N, T] their pieces, where a rule reads them
+    covered: Tensor | None  # [N, S] the sum of their attention, where the coverage penalty reads it
 
 
 def limits_for(src_len: list[int], settings: SearchSettings) -> Limits:
     """Limits of each output by its own source length in pieces, never by the batch."""
     most = [min(settings.max_len, int(n * settings.max_len_ratio) + settings.max_len_extra) for n in src_len]
-    return Limits(min_len=[min(settings.min_len, n) for n in most], max_len=most)
+    fewest = [max(settings.min_len, int(n * settings.min_len_ratio)) for n in src_len]
+    return Limits(min_len=[min(pair) for pair in zip(fewest, most, strict=True)], max_len=most)
 
 
-@torch.inference_mode()
 def beam_search(
-    step: Step, memory: Any, state: Any, limits: Limits, specials: Specials, settings: SearchSettings, num_best: int = 1
+    step: Step,
+    memory: Any,
+    state: Any,
+    limits: Limits,
+    specials: Specials,
+    settings: SearchSettings,
+    num_best: int = 1,
+    attention: bool = False,
+    prefixes: list[list[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best hypotheses of each of the memory's B sentences, best first; fewer where a beam finds fewer.
 
-    `state` has one row a sentence. At each step a sentence keeps the `beam` best continuations of its live hypotheses;
-    those that end among them are finished. A sentence ends when no live hypothesis can still beat its `num_best`
-    finished ones: log-probabilities only fall, so what a live one can reach at most is its log-probability over the
-    penalty of the longest output allowed. A beam of 1 is greedy search, which ends where it first says so.
+    At each step a sentence keeps the `beam` best continuations of its live hypotheses; those that end among them are
+    finished. A beam of 1 is greedy search, which ends where it first says so. For the arguments see `search`.
     """
-    num_sentences, beam = len(limits.max_len), settings.beam
-    device = memory.mask.device
-    alive = list(range(num_sentences))
-    finished: list[list[Hypothesis]] = [[] for _ in alive]
-    state = state.select(torch.arange(num_sentences, device=device).repeat_interleave(beam))
-    tokens = torch.full((num_sentences * beam,), specials.bos, device=device)
-    prefix = tokens.new_empty((num_sentences * beam, 0))  # [B·K, pieces so far]
-    scores = torch.zeros(num_sentences, beam, device=device)
-    scores[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
-    length = 0
+    totals = torch.zeros(len(limits.max_len), settings.beam, device=memory.mask.device)
+    totals[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
+    rest = (limits, specials, settings, num_best, attention, prefixes)
+    return search(step, memory, state, best_continuations, totals, *rest)
+
+
+def best_continuations(logp: Tensor, model: Tensor, totals: Tensor, number: Tensor, length: int) -> Candidates:
+    """Beam search's choice. Of 2K candidates at most K end, so that K live ones remain; greedy search needs but one."""
+    num_rows, vocab = logp.shape[1:]
+    if num_rows == 1:
+        value, piece = logp.max(dim=2)
+        total, origin = totals + value, torch.zeros_like(piece)
+    else:
+        # The best of all are among the best of each: no sum over the whole vocabulary is made.
+        each = min(2 * num_rows, vocab)
+        values, pieces = logp.topk(each, dim=2)
+        total, flat = (totals[:, :, None] + values).flatten(1).topk(min(2, each) * num_rows, dim=1)
+        value, piece, origin = values.flatten(1).gather(1, flat), pieces.flatten(1).gather(1, flat), flat // each
+    if model is not logp:
+        value = model.flatten(1).gather(1, origin * vocab + piece)
+    return Candidates(total, origin, piece, value)
+
+
+@torch.inference_mode()
+def search(
+    step: Step,
+    memory: Any,
+    state: Any,
+    choose: Choose,
+    totals: Tensor,
+    limits: Limits,
+    specials: Specials,
+    settings: SearchSettings,
+    num_best: int,
+    attention: bool,
+    prefixes: list[list[int]] | None,
+) -> list[list[Hypothesis]]:
+    """The `num_best` best of what `choose` makes of K hypotheses a sentence, whose first values are `totals` [B, K].
+
+    `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
+    (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
+
+    A sentence ends when no live hypothesis can still beat its `num_best` finished ones, provably: the value of a
+    hypothesis never rises, since a log-probability is at most 0 and so is what the rules make of it; the length penalty
+    never falls with length; the coverage penalty is at most 0. A live hypothesis of value v can thus reach at most v over
+    the length penalty of the longest output allowed. This holds for rounded numbers too, as rounding keeps order.
+    """
+    num_sentences, num_rows = totals.shape
+    rules = Rules(specials, settings, limits.min_len, limits.max_len, prefixes, totals.device)
+    longest = [penalty(n + 1, settings) for n in rules.most]
+    number = torch.arange(num_sentences, device=totals.device)
+    kept = totals.new_full((num_sentences, num_best), -torch.inf)
+    sentences = _Sentences(memory, number, totals.new_tensor(longest), kept)
+    repeated = number.repeat_interleave(num_rows)
+    tokens = torch.full_like(repeated, specials.bos)
+    live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
+    looks = attention or settings.coverage_penalty > 0.0
+    alive, records = list(range(num_sentences)), list[Record]()
     while alive:
-        out = step(tokens, memory, state)
-        logp = out.logp.view(len(alive), beam, -1)  # [b, K, V]
-        ban(logp, specials.banned)
-        if any(length < limits.min_len[s] for s in alive):
-            logp[[length < limits.min_len[s] for s in alive], :, specials.eos] = -torch.inf
-        only_eos_at(logp, [length >= limits.max_len[s] for s in alive], specials.eos)
-        vocab = logp.shape[2]
-        # Of 2K candidates at most K end, so that K live ones remain.
-        best, flat = (scores[:, :, None] + logp).flatten(1).topk(min(2 * beam, beam * vocab), dim=1)
-        origin, piece = flat // vocab, flat % vocab  # [b, 2K]
-        ends = piece == specials.eos
-        ended = ends[:, :beam] & best[:, :beam].isfinite()
-        for slot, rank in ended.nonzero().tolist():
-            row = slot * beam + int(origin[slot, rank])
-            logprob = float(best[slot, rank])
-            score = logprob / penalty(length + 1, settings)
-            finished[alive[slot]].append(Hypothesis(prefix[row].tolist(), score, logprob))
-        order = ends.to(torch.uint8).sort(dim=1, stable=True).indices[:, :beam]  # live candidates, best first
-        live_scores = best.gather(1, order).masked_fill_(ends.gather(1, order), -torch.inf)
-        best_live = live_scores[:, 0].tolist()
-        keep = [
-            slot
-            for slot, sentence in enumerate(alive)
-            if length < limits.max_len[sentence]
-            and not _is_done(best_live[slot], finished[sentence], limits.max_len[sentence], num_best, settings)
-        ]
-        rows = torch.arange(len(alive), device=device)[:, None] * beam + origin.gather(1, order)  # [b, K]
-        tokens = piece.gather(1, order)
-        scores = live_scores
-        if len(keep) < len(alive):
-            slots = torch.tensor(keep, dtype=torch.long, device=device)
-            rows, tokens, scores = rows[slots], tokens[slots], scores[slots]
-            memory = memory.select(slots)
-            alive = [alive[slot] for slot in keep]
-        rows, tokens = rows.flatten(), tokens.flatten()
-        prefix = torch.cat([prefix[rows], tokens[:, None]], dim=1)
-        state = out.state.select(rows)
-        length += 1
-    return [sorted(ones, key=lambda h: -h.score)[:num_best] for ones in finished]
+        length = len(records)
+        out = step(tokens, sentences.memory, live.state, True) if looks else step(tokens, sentences.memory, live.state)
+        if looks and out.attention is None:
+            raise ConfigError(_NO_ATTENTION)
+        model = out.logp.view(len(alive), num_rows, -1)
+        logp = rules(model, live.prefix, alive, sentences.number, length)
+        found = choose(logp, model, totals, sentences.number, length)
+        covered = out.attention if settings.coverage_penalty else None  # [N, S], the sum over all positions so far
+        if covered is not None and live.covered is not None:
+            covered = live.covered + covered
+        live = _Live(out.state, live.prefix, covered)
+        ends = found.piece == specials.eos
+        rows = torch.arange(len(alive), device=totals.device)[:, None] * num_rows + found.origin  # [b, M]
+        scores = _scores(found, ends, rows, covered, sentences.memory.mask, settings, length + 1, num_rows)
+        kept = torch.cat([sentences.kept, scores], dim=1).topk(num_best, dim=1).values
+        sentences = replace(sentences, kept=kept)
+        ended = (sentences.number, scores, rows[:, :num_rows], found.logp[:, :num_rows])
+
+        totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
+        goes_on = _may_improve(totals, sentences).tolist()
+        in_place = rows.shape[1] == num_rows and all(goes_on)  # each hypothesis continues itself
+        if not all(goes_on):
+            slots = torch.tensor(
+                [slot for slot, yes in enumerate(goes_on) if yes], dtype=torch.long, device=rows.device
+            )
+            sentences, totals, going = sentences.select(slots), totals[slots], [t[slots] for t in going]
+            alive = [sentence for sentence, yes in zip(alive, goes_on, strict=True) if yes]
+        rows, tokens, logps = (t.flatten() for t in going)
+        records.append(Record(*ended, tokens, rows, logps, out.attention if attention else None))
+        live = live if in_place else live.select(rows)
+        if live.prefix is not None:
+            live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
+    return assemble(records, num_best, memory.mask.sum(dim=1).tolist())
 
 
-def _is_done(
-    best_live: float, finished: list[Hypothesis], max_len: int, num_best: int, settings: SearchSettings
-) -> bool:
-    """Whether no live hypothesis, the best of which has log-probability `best_live`, can still enter the `num_best` finished."""
-    if best_live == -torch.inf or (finished and settings.beam == 1):  # greedy search ends with its one hypothesis
-        return True
-    if len(finished) < num_best:
-        return False
-    worst_kept = sorted((h.score for h in finished), reverse=True)[num_best - 1]
-    return best_live / penalty(max_len + 1, settings) <= worst_kept
+def _may_improve(totals: Tensor, sentences: _Sentences) -> Tensor:
+    """Whether a live hypothesis of values `totals` [b, K] may still enter the best finished ones of its sentence [b]."""
+    best = totals.amax(dim=1)
+    return (best > -torch.inf) & ~(best / sentences.longest <= sentences.kept[:, -1])
+
+
+def _scores(
+    found: Candidates,
+    ends: Tensor,
+    rows: Tensor,
+    covered: Tensor | None,
+    mask: Tensor,
+    settings: SearchSettings,
+    length: int,
+    num_rows: int,
+) -> Tensor:
+    """The scores [b, K] of the hypotheses of `length` pieces that end here, -inf for the others. Only the K best may end."""
+    ended = found.total[:, :num_rows].masked_fill(~ends[:, :num_rows], -torch.inf) / penalty(length, settings)
+    if covered is None:
+        return ended
+    return ended + coverage(covered, mask, settings.coverage_penalty).flatten()[rows[:, :num_rows]]
+
+
+def _going(found: Candidates, ends: Tensor, rows: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values, rows, pieces and log-probabilities [b, K] of the best that do not end; a value of -inf is of none."""
+    totals = found.total.masked_fill(ends, -torch.inf)
+    if totals.shape[1] == num_rows:
+        return totals, rows, found.piece, found.logp
+    totals, order = totals.sort(dim=1, descending=True, stable=True)
+    order = order[:, :num_rows]
+    return totals[:, :num_rows], rows.gather(1, order), found.piece.gather(1, order), found.logp.gather(1, order)

@@ -117,7 +117,7 @@ class RnnSettings(ArchitectureSettings):
     dropout: Rate = 0.3
     """Dropout on embeddings, between layers and before the output layer."""
     variational_dropout: bool = False
-    """Drop the same elements at all positions of a sentence (Gal & Ghahramani 2016)."""
+    """Drop the same elements at all positions of a sentence (Gal & Ghahramani 2016), of what enters and leaves each layer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -33,7 +33,12 @@ MODELS: dict[str, ModelSettings] = {
     "transformer, ssru": transformer(autoregression="ssru"),
     "transformer, aan": transformer(autoregression="aan"),
     "transformer, copy": transformer(head="copy", coverage=True, coverage_loss=0.1),
+    "transformer, learned positions": transformer(positions="learned", activation="gelu"),
     "gru, luong": rnn(),
+    "lstm, fed": rnn(
+        cell="lstm", attention="scaled", input_feeding=True, bridge="copy", encoder_layers=2, decoder_layers=2
+    ),
+    "gru, dot": rnn(attention="dot", bridge="zero", bidirectional=False),
     "lstm, no attention": rnn(cell="lstm", attention="none"),
     "elman, three layers": rnn(cell="elman", encoder_layers=3, decoder_layers=3, residual=True, layer_norm=True),
     "gru, bahdanau": rnn(attention="additive", attention_place="before"),

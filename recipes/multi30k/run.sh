@@ -1,70 +1,83 @@
 #!/usr/bin/env bash
-# Multi30k English→German, from the public text to a table of scores. Each step is skipped once it is done, so that an
-# interrupted run goes on where it stopped.
+# Multi30k English→German, from the public text to a table of scores: the history of the field, a model regularised for so
+# small a set, and ensembles of seeds. Each step is skipped once it is done, so that an interrupted run goes on where it
+# stopped; rows can be started one by one, and what is there is in the table.
 #
-#   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [transformer|gru ...]
+#   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
-#   --smoke      a minute or two on a corner of the data, to see that every step works
+#   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
+#                regularised (default: all)
+#   SEED         numbers (default: 1, and 1 2 3 for transformer and regularised); more than one also make an ensemble
+#   --smoke      about a minute on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
+source "$(dirname "$0")/../common.sh"
 
-recipe=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$recipe/../.." && pwd)
-work=$recipe/work
-smoke=false
 models=()
-from=()
-while [ $# -gt 0 ]; do
-    case $1 in
-        --smoke) smoke=true ;;
-        --data) from=(--from "${2:?--data needs a folder}"); shift ;;
-        --work) work=${2:?--work needs a folder}; shift ;;
-        transformer | gru) models+=("$1") ;;
-        *) echo "run.sh: unknown argument $1" >&2; exit 2 ;;
+seeds=()
+for name in ${names[@]+"${names[@]}"}; do
+    case $name in
+        rnn-basic | rnn | rnn-luong | rnn-bahdanau | transformer | lowercased | regularised) models+=("$name") ;;
+        *[!0-9]*) echo "run.sh: $name is no model of this recipe, and no seed" >&2; exit 2 ;;
+        *) seeds+=("$name") ;;
     esac
-    shift
 done
-[ ${#models[@]} -gt 0 ] || models=(transformer gru)
-[ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
-if ! command -v s2s > /dev/null || ! python3 -c 'import s2s_cli, sacremoses' 2> /dev/null; then
-    echo "run.sh: s2s or sacremoses is not installed: bash recipes/setup.sh recipes" >&2
+if ! python3 -c 'import sacremoses' 2> /dev/null; then
+    echo "run.sh: sacremoses is not installed: bash recipes/setup.sh recipes" >&2
     exit 2
 fi
 
-$smoke && work=$work-smoke
-mkdir -p "$work"
-python3 "$root/data/multi30k.py" "$work/text" ${from[@]+"${from[@]}"}
-cd "$work"
+python3 "$root/data/multi30k.py" text
 corpus=() # what a smoke run changes
 limits=()
-search=()
+num=1000
 best=4
 if $smoke; then
+    [ ${#models[@]} -gt 0 ] || models=(regularised)
+    [ ${#seeds[@]} -gt 0 ] || seeds=(1 2)
     for side in en de; do
-        head -n 2000 "text/train.$side" > "train.$side"
-        head -n 100 "text/val.$side" > "val.$side"
+        head -n 1000 "text/train.$side" > "train.$side"
+        head -n 20 "text/val.$side" > "val.$side"
     done
-    corpus=(--train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de --vocab-size 2000)
-    limits=(--max-updates 20 --valid-every 10 --beam 1)
-    search=(--beam 1)
+    corpus=(--train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de --vocab-size 1000)
+    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
     best=2
+    num=10
 fi
+for end in en de lc.norm.tok.de; do head -n $num "text/test_2016_flickr.$end" > "test.$end"; done
+[ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased regularised)
 
-[ -f data-bin/dataset.json ] || s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
 for model in "${models[@]}"; do
     config=$recipe/s2s.yaml
-    [ "$model" = transformer ] || config=$recipe/$model.yaml
-    s2s train -c "$config" ${limits[@]+"${limits[@]}"}
-    [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
-    for name in best averaged; do
-        hyp=$model/$name.test.de
-        [ -f "$hyp" ] || s2s translate -c "$config" -m "$model/$name" -i text/test_2016_flickr.en -o "$hyp" \
-            ${search[@]+"${search[@]}"}
-        if [ ! -f "$hyp.tok" ]; then
-            python3 "$root/data/moses.py" --lang de < "$hyp" > "$hyp.tok.part"
-            mv "$hyp.tok.part" "$hyp.tok"
-        fi
+    data=data-bin
+    flags=()
+    case $model in
+        rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model") ;;
+        lowercased) data=data-lowercased ;;
+        regularised) config=$recipe/regularised.yaml ;;
+    esac
+    once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data ${corpus[@]+"${corpus[@]}"} \
+        $([ $model != lowercased ] || echo --lowercase)
+    chosen=(${seeds[@]+"${seeds[@]}"})
+    if [ ${#chosen[@]} -eq 0 ]; then
+        case $model in transformer | regularised) chosen=(1 2 3) ;; *) chosen=(1) ;; esac
+    fi
+    bundles=()
+    for seed in "${chosen[@]}"; do
+        run=$model/seed$seed
+        bundles+=(-m "$run/averaged")
+        [ ! -f "$run/averaged.hyp" ] || continue
+        say "$model, seed $seed"
+        s2s train -c "$config" --data $data --run "$run" --seed "$seed" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
+        [ -d "$run/averaged" ] || s2s average -m "$run" --best $best -o "$run/averaged"
+        s2s translate -m "$run/best" -i test.en -o "$run/best.hyp"
+        s2s translate -m "$run/averaged" -i test.en -o "$run/averaged.hyp"
     done
+    ensemble=$model/ensemble-$(IFS=-; echo "${chosen[*]}").hyp
+    [ ${#chosen[@]} -eq 1 ] || once "$ensemble" s2s translate "${bundles[@]}" -i test.en -o "$ensemble"
 done
-python3 "$recipe/report.py" . "${models[@]}"
+for hyp in */*.hyp */*/*.hyp; do
+    [ ! -f "$hyp" ] || once "$hyp.tok" sh -c "python3 '$root/data/moses.py' --lang de < '$hyp' > '$hyp.part' && mv '$hyp.part' '$hyp.tok'"
+done
+python3 "$recipe/report.py"

@@ -161,3 +161,31 @@ def test_coverage_loss_is_its_formula():
             wanted = sum(min(float(a), float(c)) for a, c in zip(weights[row, t], covered, strict=True))
             assert float(found[row, t]) == pytest.approx(wanted, abs=1e-6)
             covered = covered + weights[row, t]
+
+
+def test_the_copy_loss_keeps_no_distribution_and_makes_them_by_chunks():
+    """Nothing as wide as the vocabulary waits for the way back, and no tensor is larger than the weights or a chunk."""
+    rows, vocab = 96, 512
+    head, hidden, attended, targets = copy_problem(rows, vocab=vocab)
+    kept, made = [], []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made.extend(t.numel() for t in (out if isinstance(out, tuple) else (out,)) if isinstance(t, torch.Tensor))
+            return out
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with (
+        patch.object(heads, "_CHUNK", 8 * vocab),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        Watch(),
+    ):
+        total = head.loss(hidden, attended, targets, 0.1)[0]
+        waiting = [*kept]
+        total.backward()
+    assert not [shape for shape in waiting if shape and shape[-1] == vocab]
+    assert max(made) == 8 * vocab

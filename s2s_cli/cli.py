@@ -16,6 +16,7 @@ import typer
 
 from s2s_cli import __version__, configio
 from s2s_cli.config import Flag
+from s2s_cli.config.duration import Duration
 from s2s_cli.errors import Interrupted, S2SError
 
 _TITLES = {
@@ -72,6 +73,14 @@ def _average(values: configio.Values) -> None:
     average(config.average)
 
 
+def _plot(values: configio.Values) -> None:
+    from s2s_cli.evaluation.plot import plot
+
+    settings = configio.build(values).plot
+    plot(settings)
+    print(f"drawn: {settings.output}", file=sys.stderr)
+
+
 def _config(values: configio.Values) -> None:
     name = values.get("train", "preset")
     if name != "auto":
@@ -116,6 +125,14 @@ _COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] =
         "Average the weights of checkpoints into one bundle.\n\nExample: s2s average -m run --best 3 -o averaged",
     ),
     (
+        "plot",
+        _plot,
+        ["plot"],
+        "Draw learning curves of one or several runs.\n\n"
+        "Example: s2s plot run -o curves.png\n\n"
+        "Example: s2s plot runs/tiny runs/rnn -y loss -y bleu -x hours",
+    ),
+    (
         "config",
         _config,
         [],
@@ -137,6 +154,8 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
     if get_origin(annotation) is list:
         inner_kind, metavar = _kind(get_args(annotation)[0])
         return list[inner_kind], metavar or f"<{inner_kind.__name__.lower()}>"  # type: ignore[valid-type]
+    if issubclass(annotation, Duration):
+        return str, "<time>"
     return annotation, None
 
 
@@ -153,12 +172,13 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
         if default is None or default == [] or section == "model"
         else f" (default {str(shown).lower() if kind is bool else shown})"
     )
-    option = typer.Option(
-        *names,
+    make = typer.Option if flag.startswith("-") else typer.Argument
+    option = make(
+        *(names if flag.startswith("-") else ()),
         help=f"{info.description}{note}",
-        metavar=metavar,
+        metavar=metavar if flag.startswith("-") else flag,
         show_default=False,
-        rich_help_panel=_TITLES.get(section, "Settings"),
+        rich_help_panel=_TITLES.get(section, "Settings") if flag.startswith("-") else None,
     )
     return inspect.Parameter(
         f"{section}__{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]

@@ -192,7 +192,7 @@ def _parse(text: str, where: str) -> Any:
 
 def flag_of(name: str, info: Any) -> str:
     """The long flag of a field: its name, but where the field says otherwise."""
-    own = [m.short for m in info.metadata if isinstance(m, Flag) and m.short.startswith("--")]
+    own = [m.short for m in info.metadata if isinstance(m, Flag) and (m.short.startswith("--") or m.short[0] != "-")]
     return own[0] if own else "--" + name.replace("_", "-")
 
 

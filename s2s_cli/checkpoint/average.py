@@ -25,7 +25,7 @@ def average(settings: AverageSettings) -> None:
     weights = settings.weight or [1.0] * len(bundles)
     made_of = zip(weights, bundles, strict=True)
     origin = {"averaged": [{"bundle": b.path.name, "weight": weight, **b.origin} for weight, b in made_of]}
-    save_bundle(settings.output, _mean(bundles, weights), first.model, first.search, first.vocabs, origin)
+    save_bundle(settings.output, mean_weights(bundles, weights), first.model, first.search, first.vocabs, origin)
     tell(f"averaged {len(bundles)} checkpoints into {settings.output}: {', '.join(path.name for path in paths)}")
 
 
@@ -79,7 +79,7 @@ def _check_alike(first: Bundle, other: Bundle) -> None:
         raise BundleError(f"{first.path} and {other.path} are models of different shapes: {'; '.join(different)}")
 
 
-def _mean(bundles: list[Bundle], weights: list[float]) -> dict[str, Tensor]:
+def mean_weights(bundles: list[Bundle], weights: list[float]) -> dict[str, Tensor]:
     """The weighted mean of each tensor, summed in fp64 so that a bundle averaged with itself is itself.
 
     Each file is open for one tensor at a time only: what was read of an open file counts as memory in use.

@@ -6,6 +6,7 @@ files and no torch: where values come from is the business of `configio.py`, wha
 
 from s2s_cli.config.average import AverageSettings
 from s2s_cli.config.model import ArchitectureSettings, ModelSettings, RnnSettings, TransformerSettings
+from s2s_cli.config.plot import PlotSettings
 from s2s_cli.config.preprocess import PreprocessSettings
 from s2s_cli.config.score import ScoreSettings
 from s2s_cli.config.section import LOWER_IS_BETTER, Flag, Section, ValidMetric
@@ -21,6 +22,7 @@ __all__ = [
     "ModelSettings",
     "NoiseSettings",
     "Part",
+    "PlotSettings",
     "PreprocessSettings",
     "RnnSettings",
     "RuntimeSettings",
@@ -46,3 +48,4 @@ class Config(Section):
     translate: TranslateSettings = TranslateSettings()
     score: ScoreSettings = ScoreSettings()
     average: AverageSettings = AverageSettings()
+    plot: PlotSettings = PlotSettings()

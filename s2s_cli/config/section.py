@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 @dataclass(frozen=True)
 class Flag:
-    """How a field shows on the command line: a short name such as `-i`, or a long one in place of its own."""
+    """How a field shows on the command line: a short name such as `-i`, or a long one in place of its own; a name without
+    dashes makes it an argument that needs no flag.
+    """
 
     short: str
 

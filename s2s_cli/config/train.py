@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from s2s_cli.config.duration import Duration
 from s2s_cli.config.section import NonNegativeInt, Rate, Section, ValidMetric
 
 Part = Literal["src-embedding", "encoder", "tgt-embedding", "decoder", "output"]
@@ -26,6 +27,10 @@ class TrainSettings(Section):
     """Stop after so many updates."""
     max_epochs: NonNegativeInt = 0
     """Stop after so many passes over the data; 0 sets no such limit."""
+    max_time: Duration | None = None
+    """Stop in time, such as 50m, 3h or 1h30m: the learning rate falls to its end over the last quarter (cosine and linear: over
+    all of it), and an average of the best checkpoints is scored last. Such a run goes on where it was stopped, but as no clock
+    runs twice alike, not to the same bits."""
     batch_tokens: PositiveInt = 4096
     """Positions of a batch on its longer side, padding included."""
     accumulate: PositiveInt = 1
@@ -43,8 +48,8 @@ class TrainSettings(Section):
     """Validations without a better score after which plateau drops the rate."""
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """What plateau multiplies the rate by."""
-    optimizer: Literal["adam", "adafactor", "sgd"] = "adam"
-    """Adam (AdamW with `weight_decay`), Adafactor, which needs far less memory, or SGD."""
+    optimizer: Literal["adam", "adamw", "adafactor", "sgd"] = "adam"
+    """Adam, AdamW, which is Adam with decoupled decay, Adafactor, which needs far less memory, or SGD."""
     beta1: Rate = 0.9
     """Adam's decay of the first moment."""
     beta2: Rate = 0.98
@@ -52,7 +57,7 @@ class TrainSettings(Section):
     momentum: Rate = 0.0
     """SGD's momentum."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight decay: decoupled in Adam (AdamW) and Adafactor."""
+    """Weight decay: decoupled in AdamW and Adafactor, a part of the gradient in Adam and SGD."""
     ema: Rate = 0.0
     """Decay of an exponential moving average of the weights, which is validated and saved in their place; 0 keeps none."""
     label_smoothing: Rate = 0.1
@@ -71,10 +76,17 @@ class TrainSettings(Section):
     """Updates over which that probability rises from 0."""
     clip: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
+    spike: Annotated[float, Field(ge=0.0)] = 4.0
+    """Skip an update whose loss is so many nats a token above the mean of those before, and go back to the last checkpoint after
+    ten such, or gradients that are not finite, in a row; 0 skips none but the latter."""
+    shard_optimizer: bool = False
+    """With several processes, let each hold the optimizer's state of a part of the weights (ZeRO-1, Rajbhandari et al. 2020)."""
     valid_every: NonNegativeInt = 0
     """Updates between validations; 0 validates once an epoch."""
     valid_metric: ValidMetric = "bleu"
     """What chooses the best checkpoint and ends a run early."""
+    valid_subset: NonNegativeInt = 0
+    """Validate on so many lines, spread evenly over the validation text; 0 takes all."""
     valid_also: list[ValidMetric] = []
     """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
     patience: NonNegativeInt = 10
@@ -85,6 +97,8 @@ class TrainSettings(Section):
     """Best checkpoints to keep."""
     log_every: PositiveInt = 50
     """Updates between lines in the log."""
+    tensorboard: bool = False
+    """Write what goes into `metrics.jsonl` for TensorBoard too: event files in the run folder (extra: tensorboard)."""
     init_from: Path | None = None
     """Begin with the weights of this run or bundle; embeddings are matched piece by piece where vocabularies differ."""
     src_embeddings: Path | None = None
@@ -139,7 +153,8 @@ class RuntimeSettings(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a CUDA device if there is one."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of matrix products; auto takes bf16 where the processor is fast at it. Weights stay fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of matrix products; auto takes bf16 where the processor is fast at it, fp16 is for GPUs that are not.
+    Weights stay fp32."""
     threads: NonNegativeInt = 0
     """CPU threads; 0 takes every core."""

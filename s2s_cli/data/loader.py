@@ -77,10 +77,13 @@ def collate(
     )
 
 
-def valid_batches(store: PairStore, vocabs: Vocabs, batch_tokens: int) -> Iterator[Batch]:
-    """Every pair once, by length, the same each time."""
-    for indices in plan_in_order(store.src_len, store.tgt_len, batch_tokens):
-        yield collate(store, indices, vocabs)
+def valid_batches(
+    store: PairStore, vocabs: Vocabs, batch_tokens: int, rows: npt.NDArray[np.integer] | None = None
+) -> Iterator[Batch]:
+    """Every pair once, or every one of `rows`, by length, the same each time."""
+    rows = np.arange(len(store)) if rows is None else rows
+    for indices in plan_in_order(store.src_len[rows], store.tgt_len[rows], batch_tokens):
+        yield collate(store, rows[indices], vocabs)
 
 
 class Position(NamedTuple):

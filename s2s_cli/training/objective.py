@@ -58,8 +58,8 @@ def _two_passes(model: Seq2Seq, batch: Batch, settings: TrainSettings, rate: flo
     if rate:
         first = memory.select(torch.arange(num_rows, device=batch.src.device))
         batch = replace(batch, tgt_in=_mixed(model, batch, first, rate))
-    names = ("tgt_in", "tgt_out", "tgt_len")
-    twice = replace(batch, **{name: torch.cat([getattr(batch, name)] * 2) for name in names})
+    tgt_in, tgt_out, tgt_len = (torch.cat([t, t]) for t in (batch.tgt_in, batch.tgt_out, batch.tgt_len))
+    twice = replace(batch, tgt_in=tgt_in, tgt_out=tgt_out, tgt_len=tgt_len)
     with _cut(model, cutoff):
         hidden, weights = model.decode(twice.tgt_in, memory)
     real = model.real(twice, memory, hidden, weights)

@@ -38,7 +38,7 @@ def _learning(model: Seq2Seq) -> list[torch.nn.Parameter]:
 
 
 def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015; decoupled decay: Loshchilov and Hutter 2019), Adafactor (Shazeer and Stern 2018) or SGD.
+    """Adam (Kingma and Ba 2015), AdamW (decoupled decay, Loshchilov and Hutter 2019), Adafactor (Shazeer and Stern 2018) or SGD.
 
     It has the parameters that are not frozen. Each update sets its rate. All state that it will ever have exists from the
     beginning.
@@ -52,7 +52,8 @@ def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.Opti
             parameters, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
         )
     else:
-        optimizer = torch.optim.AdamW(
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(
             parameters,
             betas=(settings.beta1, settings.beta2),
             eps=1e-9,
@@ -93,16 +94,32 @@ def moments_of(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Te
     }
 
 
-def learning_rate(update: int, dim: int, settings: TrainSettings, num_updates: int, drops: int = 0) -> float:
+def learning_rate(
+    update: int, dim: int, settings: TrainSettings, num_updates: int, drops: int = 0, time_used: float = 0.0
+) -> float:
     """The rate of update 1, 2, …, `num_updates`: linear over `warmup` updates, then as the schedule has it.
 
     noam is the schedule of Vaswani et al. 2017: lr · dim^-½ · min(u^-½, u · warmup^-1½). cosine is that of Loshchilov and
-    Hutter 2017, without restarts. `drops` is how often plateau has come to one.
+    Hutter 2017, without restarts. `drops` is how often plateau has come to one. `time_used`, from 0 to 1, is the share of a
+    time limit that is gone: cosine and linear follow it where it is ahead of the updates; the rate of other schedules falls
+    in a line to `min_lr` over the last quarter.
     """
+    left = min(1.0, 4.0 * (1.0 - time_used))
+    rate = _scheduled(update, dim, settings, num_updates, drops, time_used)
+    low = min(rate, settings.min_lr)
+    if settings.schedule in (
+        "cosine",
+        "linear",
+    ):  # which end by themselves, but for a time that is over in their warm-up
+        return min(rate, low + (settings.lr - low) * left)
+    return low + (rate - low) * left
+
+
+def _scheduled(update: int, dim: int, settings: TrainSettings, num_updates: int, drops: int, time_used: float) -> float:
     peak, low, warmup = settings.lr, settings.min_lr, settings.warmup
     rising = min(1.0, update / warmup)
     falling = min(1.0, (warmup / update) ** 0.5)
-    done = min(1.0, max(0.0, update - warmup) / max(1, num_updates - warmup))
+    done = min(1.0, max(time_used, (update - warmup) / max(1, num_updates - warmup)))
     if settings.schedule == "noam":
         return peak * (dim * warmup) ** -0.5 * min(rising, falling)
     if settings.schedule == "inverse-sqrt":

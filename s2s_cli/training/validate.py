@@ -1,12 +1,15 @@
 """Validation: cross-entropy over the validation pairs, and a metric of `score` over text decoded as `translate` does it.
 
-The value is what `translate | score` prints for the checkpoint, since it is made by the same two functions.
+The value is what `translate | score` prints for the checkpoint, since it is made by the same two functions. A subset of the
+lines may stand for all of them: it is spread evenly over the text, and the same at every validation.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from s2s_cli.config import ScoreSettings, SearchSettings
@@ -15,21 +18,34 @@ from s2s_cli.data.loader import valid_batches
 from s2s_cli.evaluation.score import Score, corpus_score
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Runtime
-from s2s_cli.search.translate import Translator
+from s2s_cli.search.translator import Translator
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropy in nats a token, the scores of the output, and the output (empty if the loss alone was wanted)."""
+    """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (empty if the loss
+    alone was wanted).
+    """
 
     loss: float
     scores: dict[str, Score]
+    src: list[str]
     output: list[str]
 
     @property
     def perplexity(self) -> float:
         """exp(loss), infinite where that overflows."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    def record(self, metric: str) -> dict[str, Any]:
+        """The numbers, and the signature of `metric` if it has one."""
+        record: dict[str, Any] = {"loss": self.loss}
+        record |= {name: score.value for name, score in self.scores.items()}
+        return record | ({"signature": self.scores[metric].signature} if metric in self.scores else {})
+
+    def __str__(self) -> str:
+        scores = "".join(f" {name} {score.value:.2f}" for name, score in self.scores.items())
+        return f"valid loss {self.loss:.4f} ppl {self.perplexity:.2f}{scores}"
 
 
 @torch.no_grad()
@@ -42,14 +58,18 @@ def validate(
     runtime: Runtime,
     batch_tokens: int,
     tick: Callable[[int], object],
+    subset: int = 0,
 ) -> Validation:
     """Measure `model` on the validation text, dropout off: its loss, and `metrics` of `score` with its `options`.
 
-    `tick` hears of each batch, and may raise to end it.
+    `tick` hears of each batch, and may raise to end it. With `subset`, only so many lines count.
     """
     model.eval()
     nll, num_tokens = 0.0, 0
-    for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens):
+    lines = chosen_lines(len(dataset.valid_src), subset)
+    src, tgt = ([text[i] for i in lines] for text in (dataset.valid_src, dataset.valid_tgt))
+    rows = np.flatnonzero(np.isin(dataset.valid.lines, [i + 1 for i in lines]))
+    for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens, rows):
         with runtime.autocast():
             loss = model(batch.to(runtime.device))
         nll += float(loss.nll)
@@ -57,6 +77,16 @@ def validate(
         tick(len(batch.lines))
     output, textual = [], [name for name in metrics if name != "loss"]
     if textual:
-        output = Translator([model], dataset.vocabs, search, runtime).translate(dataset.valid_src, tick)
-    scores = {name: corpus_score(name, output, [dataset.valid_tgt], options) for name in textual}
-    return Validation(nll / max(1, num_tokens), scores, output)
+        output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
+    scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
+    return Validation(nll / max(1, num_tokens), scores, src, output)
+
+
+def chosen_lines(num_lines: int, subset: int) -> list[int]:
+    """`subset` of the line numbers from 0 to before `num_lines`, at even distances; all of them for 0, or if there are fewer.
+
+    Line i, from 1, is one of n among N if the whole part of i·n/N is not that of (i-1)·n/N.
+    """
+    if not subset or subset >= num_lines:
+        return list(range(num_lines))
+    return [i for i in range(num_lines) if (i + 1) * subset // num_lines > i * subset // num_lines]

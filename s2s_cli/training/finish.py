@@ -1,0 +1,74 @@
+"""The end of a run with a time limit: the average of its best checkpoints, validated like any of them.
+
+What it does is a function of the history and of the checkpoints that are there, so that a run whose end was interrupted ends
+the same way when the command is given again.
+"""
+
+from s2s_cli.checkpoint.average import mean_weights
+from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, weights_of
+from s2s_cli.errors import Interrupted
+from s2s_cli.runtime import StopSignal
+from s2s_cli.training.state import Record
+from s2s_cli.training.trainer import Trainer
+
+AVERAGED = "averaged"  # its bundle, among those of the updates
+
+
+def finish(trainer: Trainer, stop: StopSignal) -> str:
+    """Average the best checkpoints that a run has kept, and let `best` be the average if it scores better than they.
+
+    The main process does the work, with the model, which no longer learns; says what became of it, nothing if there was
+    nothing to average. All raise Interrupted after a signal.
+    """
+    said: str | None = ""
+    if trainer.runtime.is_main:
+        try:
+            record = _averaged(trainer, stop)
+            if record is not None:
+                said = f"; the average of {len(record['averaged'])} checkpoints is not better"
+                if _is_better(trainer, record):
+                    said = f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"
+                    trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
+        except Interrupted:
+            said = None
+    said = trainer.runtime.share(said)
+    if said is None:
+        raise Interrupted(stop.signum or 15, "stopped while the average was scored; the same command goes on from here")
+    return said
+
+
+def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
+    """Where the average comes from and its scores. It is made unless it is there; None where the run kept one checkpoint."""
+    checkpoints, progress, config = trainer.checkpoints, trainer.progress, trainer.config
+    best = [checkpoints.path(update) for update in checkpoints.ranked(progress.history)]
+    kept = [path for path in best if path.is_dir()][: checkpoints.keep_best]
+    path = checkpoints.folder / AVERAGED
+    if len(kept) < 2:
+        return None
+    if (path / "config.json").is_file():
+        there = open_bundle(path).origin
+        if [part["bundle"] for part in there["averaged"]] == [bundle.name for bundle in kept]:
+            return there
+    bundles = [open_bundle(bundle, trusted=True) for bundle in kept]
+    weights = mean_weights(bundles, [1.0] * len(bundles))
+    model = trainer.learner.model
+    for name, tensor in weights_of(model).items():
+        tensor.copy_(weights[name])
+    found = trainer.measure(model, stop)
+    where = {"update": progress.update, "epoch": progress.position[0]}
+    origin: Record = (
+        where
+        | found.record(checkpoints.metric)
+        | {"metric": checkpoints.metric, "higher_is_better": checkpoints.higher_is_better}
+    )
+    origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
+    save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
+    trainer.log.metrics("average", **where, **found.record(checkpoints.metric))
+    trainer.log.say(f"average of {', '.join(bundle.name for bundle in kept)}: {found}")
+    return origin
+
+
+def _is_better(trainer: Trainer, record: Record) -> bool:
+    """Whether it ranks before every validation of the run; of equals, the one that is no average comes first."""
+    last = trainer.progress.update + 1
+    return trainer.checkpoints.ranked([*trainer.progress.history, record | {"update": last}])[0] == last

@@ -16,6 +16,7 @@ from s2s_cli.models.heads import Attended
 from s2s_cli.models.rnn import Rnn
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
+from s2s_cli.search.sampling import sample
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -223,27 +224,27 @@ def test_every_parameter_learns(case: Case):
         assert parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("way", ["greedy", "beam", "sampling"])
 @EACH
-def test_search_scores_are_forced_scores(case: Case):
-    """The log-probability of what beam search finds is the sum over the parallel pass of it."""
+def test_search_scores_are_forced_scores(case: Case, way: str):
+    """The log-probability of what search finds, with a model or an ensemble, is the sum over the parallel pass of it."""
     model = case.build()
-    settings = SearchSettings(beam=3, length_penalty="none", max_len=4)
-    found = beam_search(
-        model.step,
-        memory := model.encode(*pad(SRC[:2])),
-        model.start(memory),
-        limits_for([9] * 2, settings),
-        Specials(bos=BOS, eos=EOS, banned=(PAD, BOS)),
-        settings,
-        num_best=3,
-    )
-    for src, hypotheses in zip(SRC, found, strict=False):
-        assert len(hypotheses) == 3
-        for hypothesis in hypotheses:
-            tgt = [*hypothesis.ids, EOS]
-            logp = parallel(model, [src], [tgt])[0]
-            forced = float(logp[range(len(tgt)), tgt].sum())
-            assert math.isclose(hypothesis.logp, forced, rel_tol=1e-3, abs_tol=1e-4)
+    settings = SearchSettings(beam=1 if way == "greedy" else 3, length_penalty="none", max_len=4)
+    limits, specials = limits_for([9] * 2, settings), Specials(bos=BOS, eos=EOS, banned=(PAD, BOS))
+    for each in (model, Ensemble([model, model])):
+        memory = each.encode(*pad(SRC[:2]))
+        given = (each.step, memory, each.start(memory), limits, specials, settings)
+        num = settings.beam
+        found = (
+            sample(*given, seeds=[1, 2], num_samples=num) if way == "sampling" else beam_search(*given, num_best=num)
+        )
+        for src, hypotheses in zip(SRC, found, strict=False):
+            assert len(hypotheses) == num
+            for hypothesis in hypotheses:
+                tgt = [*hypothesis.ids, EOS]
+                logp = parallel(model, [src], [tgt])[0]
+                forced = float(logp[range(len(tgt)), tgt].sum())
+                assert math.isclose(hypothesis.logp, forced, rel_tol=1e-3, abs_tol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

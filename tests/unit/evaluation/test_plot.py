@@ -118,7 +118,7 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="without hours"):
         plot(PlotSettings(runs=[run], output=out, x="hours"))
     (run / "metrics.jsonl").write_text("[1]\n" + text)
-    with pytest.raises(DataError, match="metrics.jsonl:1 is no record"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:1 is no record"):
         plot(PlotSettings(runs=[run], output=out))
     assert not out.exists()
 

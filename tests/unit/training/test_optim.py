@@ -75,6 +75,7 @@ def test_plateau_never_takes_a_drop_back(values: list[int], patience: int) -> No
 OPTIMIZERS = [
     {"optimizer": "adam"},
     {"optimizer": "adam", "weight_decay": 0.1},
+    {"optimizer": "adamw", "weight_decay": 0.1},
     {"optimizer": "adafactor"},
     {"optimizer": "sgd"},
     {"optimizer": "sgd", "momentum": 0.9},
@@ -111,22 +112,42 @@ def test_every_optimizer_descends(options: dict, vocabs: Vocabs) -> None:
     assert norms[0] > norms[1] > norms[2]
 
 
-def test_adam_is_torch_adam_and_decay_is_decoupled(vocabs: Vocabs) -> None:
-    """The same steps as the plain optimizer of torch; with decay, the weights shrink by the rate times it besides."""
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_adam_is_torch_adam_and_adamw_decays_by_itself(decay: float, vocabs: Vocabs) -> None:
+    """The same steps as the plain optimizer of torch; AdamW shrinks the weights by the rate times its decay besides."""
     model = random_model(vocabs)
-    theirs = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-9)
+    theirs = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-9, weight_decay=decay)
     for _ in range(3):
         for parameter in model.parameters():
             parameter.grad = parameter.detach().clone()
         theirs.step()
-    ours, _ = steps(vocabs, TrainSettings(), 3)
+    ours, _ = steps(vocabs, TrainSettings(weight_decay=decay), 3)
     for a, b in zip(ours.parameters(), model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
     start = random_model(vocabs)
-    decayed, _ = steps(vocabs, TrainSettings(weight_decay=0.5), 1)
+    decayed, _ = steps(vocabs, TrainSettings(optimizer="adamw", weight_decay=0.5), 1)
     plain, _ = steps(vocabs, TrainSettings(), 1)
     for a, b, c in zip(decayed.parameters(), plain.parameters(), start.parameters(), strict=True):
         assert torch.allclose(a, b - 0.01 * 0.5 * c, atol=1e-6)
+
+
+SCHEDULES = ["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@given(update=st.integers(1, 300), used=st.floats(0, 1), low=st.sampled_from([0.0, 1e-4]))
+def test_rate_reaches_its_end_when_the_time_is_up(schedule: str, update: int, used: float, low: float) -> None:
+    """Whatever the schedule and however few the updates; without a time limit, and early in it, it is the plain one."""
+    settings = TrainSettings(schedule=schedule, lr=1e-3, min_lr=low, warmup=100)
+    plain = learning_rate(update, 64, settings, 1000)
+    rate = learning_rate(update, 64, settings, 1000, time_used=used)
+    assert learning_rate(update, 64, settings, 1000, time_used=0.0) == plain
+    assert min(plain, low) <= rate <= plain + 1e-12
+    assert learning_rate(update, 64, settings, 1000, time_used=1.0) == pytest.approx(min(plain, low), abs=1e-12)
+    assert learning_rate(update, 64, settings, 1000, time_used=(1 + used) / 2) <= rate + 1e-12
+    if schedule not in ("cosine", "linear"):
+        factor = min(1.0, 4 * (1 - used))
+        assert rate == pytest.approx(min(plain, low) + (plain - min(plain, low)) * factor)
 
 
 def test_adafactor_needs_less_memory(vocabs: Vocabs) -> None:

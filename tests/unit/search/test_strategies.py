@@ -1,77 +1,58 @@
-"""Beam search over a scripted model: a table of log-probabilities that depend on a row's sentence and own prefix alone."""
+"""Beam search over a scripted model, beside brute force, beside itself on other batches, and beside what it must do."""
 
-from dataclasses import dataclass
-from itertools import product
+import itertools
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from scripted import BOS, EOS, PAD, PIECES, SPECIALS, Scripted, every_output
 
 from s2s_cli.config import SearchSettings
-from s2s_cli.models.base import Rows, State, StepOut
+from s2s_cli.errors import ConfigError
+from s2s_cli.models.base import StepOut
 from s2s_cli.search import strategies
-from s2s_cli.search.logprobs import penalty
-from s2s_cli.search.strategies import Hypothesis, Limits, Specials, beam_search, limits_for
+from s2s_cli.search.logprobs import formula, penalty
+from s2s_cli.search.strategies import Hypothesis, Limits, beam_search, limits_for
 
-PAD, BOS, EOS, PIECES = 0, 1, 2, (3, 4, 5)
-SPECIALS = Specials(BOS, EOS, banned=(PAD, BOS))
-PENALTIES = [("none", 0.0), ("average", 0.6), ("average", 1.0), ("average", 1.7), ("gnmt", 0.6), ("gnmt", 2.0)]
-
-
-@dataclass(frozen=True)
-class Sentences(Rows):
-    ids: Tensor  # [B]
-    mask: Tensor  # [B, 1]
-
-
-@dataclass(frozen=True)
-class Prefix(State):
-    ids: Tensor  # [N]
-    code: Tensor  # [N] a number for the pieces so far
+PENALTIES = [("none", 1.0), ("average", 0.6), ("average", 1.0), ("average", 1.7), ("gnmt", 0.6), ("gnmt", 2.0)]
+RULES = [
+    {},
+    {"no_repeat_ngram": 1},
+    {"no_repeat_ngram": 2, "coverage_penalty": 0.3},
+    {"repetition_penalty": 1.7},
+    {"coverage_penalty": 2.0, "repetition_penalty": 1.2},
+]
 
 
-class Scripted:
-    """p(piece | sentence, prefix) out of a random table; `sharpness` makes long or short outputs stand out."""
-
-    def __init__(self, seed: int, num_sentences: int, sharpness: float = 2.0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        logits = torch.randn(num_sentences, 101, len(PIECES) + 3, generator=generator) * sharpness
-        self.table = logits.log_softmax(dim=-1)
-
-    def memory(self, ids: list[int]) -> Sentences:
-        return Sentences(torch.tensor(ids), torch.ones(len(ids), 1, dtype=torch.bool))
-
-    def start(self, memory: Sentences) -> Prefix:
-        return Prefix(memory.ids, torch.zeros_like(memory.ids))
-
-    def step(self, tokens: Tensor, memory: Sentences, state: Prefix) -> StepOut:
-        assert torch.equal(memory.ids.repeat_interleave(len(tokens) // len(memory.ids)), state.ids)
-        code = (state.code * 31 + tokens) % 101
-        return StepOut(self.table[state.ids, code], None, Prefix(state.ids, code))
-
-    def score(self, sentence: int, pieces: list[int]) -> Tensor:
-        """Forced decoding: the log-probability of an output and its end."""
-        total, code = torch.zeros(()), 0
-        for before, piece in zip([BOS, *pieces], [*pieces, EOS], strict=True):
-            code = (code * 31 + before) % 101
-            total = total + self.table[sentence, code, piece]
-        return total
-
-    def search(
-        self, ids: list[int], limits: Limits, options: SearchSettings, num_best: int = 1
-    ) -> list[list[Hypothesis]]:
-        memory = self.memory(ids)
-        return beam_search(self.step, memory, self.start(memory), limits, SPECIALS, options, num_best)
+def options(beam: int, length_penalty: str = "average", alpha: float = 1.0, **rules: object) -> SearchSettings:
+    return SearchSettings(beam=beam, length_penalty=length_penalty, alpha=alpha, **rules)
 
 
-def options(beam: int, length_penalty: str = "average", alpha: float = 1.0) -> SearchSettings:
-    return SearchSettings(beam=beam, length_penalty=length_penalty, alpha=alpha)
+def no_four_after_three(said: list[int]) -> list[int]:
+    """A phrase of two pieces, banned."""
+    return [4] if said[-1:] == [3] else []
 
 
-def every_output(shortest: int, longest: int) -> list[list[int]]:
-    return [list(pieces) for n in range(shortest, longest + 1) for pieces in product(PIECES, repeat=n)]
+RULED = replace(SPECIALS, may_repeat=(5,), completing=no_four_after_three)
+
+
+def allowed(pieces: list[int], size: int) -> bool:
+    """What the rules of `RULED` and n-gram blocking forbid, told in another way."""
+    windows = [tuple(pieces[i : i + size]) for i in range(len(pieces) - size + 1)] if size else []
+    windows = [window for window in windows if 5 not in window]
+    return len(set(windows)) == len(windows) and (3, 4) not in itertools.pairwise(pieces)
+
+
+def score_of(model: Scripted, sentence: int, pieces: list[int], search: SearchSettings) -> float:
+    """The score of an output by its formula, for `RULED`."""
+    logps, looks = model.forced(sentence, pieces)
+    factors = [search.repetition_penalty if p in pieces[:i] and p != 5 else 1.0 for i, p in enumerate(pieces)]
+    value = sum(float(logp) * factor for logp, factor in zip(logps, [*factors, 1.0], strict=True))
+    cover = sum(math.log(min(float(mass), 1.0)) for mass in looks.sum(dim=0))
+    return value / penalty(len(pieces) + 1, search) + search.coverage_penalty * cover
 
 
 @pytest.mark.parametrize(("name", "alpha"), PENALTIES)
@@ -85,10 +66,27 @@ def test_wide_beam_is_brute_force(name: str, alpha: float, shortest: int, longes
         for found, sentence in zip(
             model.search([1, 0], Limits([shortest] * 2, [longest] * 2), wide, num_best=60), [1, 0], strict=True
         ):
-            scores = [float(model.score(sentence, o)) / penalty(len(o) + 1, wide) for o in outputs]
+            scores = [float(model.forced(sentence, o)[0].sum()) / penalty(len(o) + 1, wide) for o in outputs]
             expected = sorted(zip(scores, outputs, strict=True), key=lambda pair: -pair[0])
             assert [h.ids for h in found] == [ids for _, ids in expected]
             assert [h.score for h in found] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+@pytest.mark.parametrize("name", ["none", "average", "gnmt"])
+def test_wide_beam_is_brute_force_under_rules(rules: dict, name: str) -> None:
+    """All outputs that the rules allow and no other, in the order of their scores."""
+    wide = options(90, name, 0.8, **rules)
+    for seed in range(2):
+        model = Scripted(seed, num_sentences=2)
+        outputs = [o for o in every_output(1, 4) if allowed(o, wide.no_repeat_ngram)]
+        found = model.search([1, 0], Limits([1, 1], [4, 4]), wide, num_best=90, specials=RULED)
+        for sentence, hypotheses in zip([1, 0], found, strict=True):
+            expected = sorted(((score_of(model, sentence, o, wide), o) for o in outputs), reverse=True)
+            assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
+            assert [h.score for h in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)
+            for h in hypotheses:
+                assert h.logps == model.forced(sentence, h.ids)[0].tolist()
 
 
 def test_beam_of_one_is_greedy() -> None:
@@ -108,63 +106,128 @@ def test_beam_of_one_is_greedy() -> None:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Scripted, Limits, SearchSettings, int]:
+def cases(draw: st.DrawFn) -> tuple[Scripted, Limits, SearchSettings, int, list[list[int]] | None]:
     size = draw(st.integers(1, 6))
     model = Scripted(draw(st.integers(0, 10_000)), size, draw(st.sampled_from([0.3, 2.0, 6.0])))
     longest = draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
-    shortest = [draw(st.integers(0, n)) for n in longest]
+    shortest = [draw(st.integers(0, min(n, 2))) for n in longest]
     beam = draw(st.integers(1, 6))
     name, alpha = draw(st.sampled_from(PENALTIES))
-    return model, Limits(shortest, longest), options(beam, name, alpha), draw(st.integers(1, beam))
+    rules = draw(st.sampled_from(RULES))
+    prefix = st.lists(st.sampled_from(PIECES), max_size=4)
+    prefixes = draw(st.none() | st.lists(prefix, min_size=size, max_size=size))
+    return model, Limits(shortest, longest), options(beam, name, alpha, **rules), draw(st.integers(1, beam)), prefixes
+
+
+def pick(limits: Limits, prefixes: list[list[int]] | None, order: list[int]) -> tuple[Limits, list[list[int]] | None]:
+    """Limits and prefixes of some of the sentences, in some order."""
+    chosen = Limits([limits.min_len[i] for i in order], [limits.max_len[i] for i in order])
+    return chosen, prefixes and [prefixes[i] for i in order]
+
+
+def same(found: list[list[Hypothesis]], wanted: list[list[Hypothesis]]) -> bool:
+    """Equal to the last bit, attention included."""
+    pairs = [pair for both in zip(found, wanted, strict=True) for pair in zip(*both, strict=True)]
+    return found == wanted and all(torch.equal(a.attention, b.attention) for a, b in pairs)
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_output_does_not_depend_on_the_batch(case: tuple, random: object) -> None:
-    """Alone, in order, in any other order, and beside its own doubles, a sentence gets the same hypotheses."""
-    model, limits, search, num_best = case
+    """Alone, in order, in any other order, and beside its own doubles, a sentence gets the same, whatever the rules."""
+    model, limits, search, num_best, prefixes = case
     ids = list(range(len(limits.max_len)))
-    together = model.search(ids, limits, search, num_best)
+
+    def searched(order: list[int]) -> list[list[Hypothesis]]:
+        part, heads = pick(limits, prefixes, order)
+        return model.search(order, part, search, num_best, attention=True, prefixes=heads, specials=RULED)
+
+    together = searched(ids)
     for i in ids:
-        assert model.search([i], Limits([limits.min_len[i]], [limits.max_len[i]]), search, num_best) == [together[i]]
+        assert same(searched([i]), [together[i]])
     order = ids + ids
     random.shuffle(order)
-    mixed = Limits([limits.min_len[i] for i in order], [limits.max_len[i] for i in order])
-    assert model.search(order, mixed, search, num_best) == [together[i] for i in order]
+    assert same(searched(order), [together[i] for i in order])
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases())
-def test_hypotheses_are_what_they_say(case: tuple) -> None:
-    """Sorted, distinct, within the limits, free of special pieces, and scored as forced decoding scores them."""
-    model, limits, search, num_best = case
-    found = model.search(list(range(len(limits.max_len))), limits, search, num_best)
+@given(cases(), st.randoms(use_true_random=False), st.booleans())
+def test_samples_do_not_depend_on_the_batch(case: tuple, random: object, some: bool) -> None:
+    model, limits, search, num_samples, prefixes = case
+    search = search.model_copy(update={"temperature": 0.8, "top_k": 3, "top_p": 0.9} if some else {})
+    ids = list(range(len(limits.max_len)))
+
+    def drawn(order: list[int]) -> list[list[Hypothesis]]:
+        part, heads = pick(limits, prefixes, order)
+        seeds = [100 + i for i in order]
+        return model.sample(order, part, search, seeds, num_samples, prefixes=heads, specials=RULED)
+
+    together = drawn(ids)
+    for i in ids:
+        assert same(drawn([i]), [together[i]])
+    order = ids + ids
+    random.shuffle(order)
+    assert same(drawn(order), [together[i] for i in order])
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.booleans())
+def test_hypotheses_are_what_they_say(case: tuple, samples: bool) -> None:
+    """Sorted, within the limits, as the prefixes begin, and free of special pieces; scored as forced decoding scores them."""
+    model, limits, search, num_best, prefixes = case
+    ids = list(range(len(limits.max_len)))
+    if samples:
+        search = search.model_copy(update={"repetition_penalty": 1.0})  # it makes samples' scores no other
+        found = model.sample(ids, limits, search, ids, num_best, prefixes, RULED)
+    else:
+        found = model.search(ids, limits, search, num_best, True, prefixes, RULED)
+        assert all(len({tuple(h.ids) for h in hypotheses}) == len(hypotheses) for hypotheses in found)
     for sentence, hypotheses in enumerate(found):
-        assert 1 <= len(hypotheses) <= num_best
+        assert len(hypotheses) <= num_best
         scores = [h.score for h in hypotheses]
         assert scores == sorted(scores, reverse=True)
-        assert len({tuple(h.ids) for h in hypotheses}) == len(hypotheses)
+        prefix = prefixes[sentence] if prefixes else []
         for h in hypotheses:
-            assert limits.min_len[sentence] <= len(h.ids) <= limits.max_len[sentence]
+            assert limits.min_len[sentence] <= len(h.ids) <= max(limits.max_len[sentence], len(prefix))
+            assert h.ids[: len(prefix)] == prefix
             assert set(h.ids) <= set(PIECES)
-            assert h.logp == pytest.approx(float(model.score(sentence, h.ids)), abs=1e-5)
-            assert h.score == pytest.approx(h.logp / penalty(len(h.ids) + 1, search), abs=1e-5)
-            assert len(h.logps) == len(h.ids) + 1
-            assert h.logp == pytest.approx(sum(h.logps))
-            assert h.attention is None
+            logps, looks = model.forced(sentence, h.ids)
+            assert h.logps == logps.tolist()
+            assert h.logp == pytest.approx(float(logps.sum()), abs=1e-5)
+            assert torch.equal(h.attention, looks)
+            if not prefix:
+                assert allowed(h.ids, search.no_repeat_ngram)
+                assert h.score == pytest.approx(score_of(model, sentence, h.ids, search), abs=1e-4)
 
 
 @settings(max_examples=80, deadline=None)
 @given(cases())
 def test_stopping_early_loses_nothing(case: tuple) -> None:
     """A search that goes on until no hypothesis lives finds the same ones."""
-    model, limits, search, num_best = case
+    model, limits, search, num_best, prefixes = case
     assume(search.beam > 1)
     ids = list(range(len(limits.max_len)))
-    early = model.search(ids, limits, search, num_best)
+    early = model.search(ids, limits, search, num_best, prefixes=prefixes, specials=RULED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strategies, "_may_improve", lambda totals, _: totals.amax(dim=1) > -torch.inf)
-        assert model.search(ids, limits, search, num_best) == early
+        assert model.search(ids, limits, search, num_best, prefixes=prefixes, specials=RULED) == early
+
+
+def test_greedy_search_and_a_sample_keep_their_state_in_place() -> None:
+    """Nothing is copied while every hypothesis goes on by itself."""
+    model = Scripted(3, 1)
+    memory = model.memory([0])
+    start = model.start(memory)
+    passed = []
+
+    def watching(tokens: torch.Tensor, memory: object, state: object) -> StepOut:
+        out = model.step(tokens, memory, state)
+        passed.append((state, out.state))
+        return out
+
+    beam_search(watching, memory, start, Limits([6], [6]), SPECIALS, options(1))
+    assert len(passed) == 7
+    assert all(after is given for (_, after), (given, _) in itertools.pairwise(passed))
 
 
 def test_early_stop_is_early() -> None:
@@ -195,6 +258,44 @@ def test_limits_come_from_the_sentence() -> None:
     limits = limits_for([1, 10, 300], SearchSettings(max_len=100, max_len_ratio=1.5, max_len_extra=3, min_len=8))
     assert limits.max_len == [4, 18, 100]
     assert limits.min_len == [4, 8, 8]
+
+
+def test_least_length_by_ratio() -> None:
+    """The greater of both least lengths, and never more than the most."""
+    limits = limits_for([1, 10, 300], SearchSettings(max_len=100, max_len_ratio=1.5, min_len=3, min_len_ratio=0.5))
+    assert limits.min_len == [3, 5, 100]
+
+
+def test_attention_that_there_is_none_of() -> None:
+    model = Scripted(0, 1)
+    memory = model.memory([0])
+
+    def blind(*arguments: object) -> StepOut:
+        return model.step(*arguments)._replace(attention=None)
+
+    for search, asked in ((options(2), True), (options(2, coverage_penalty=0.1), False)):
+        with pytest.raises(ConfigError, match="the model has none"):
+            beam_search(blind, memory, model.start(memory), Limits([0], [3]), SPECIALS, search, attention=asked)
+
+
+def test_formula_names_all_that_ranks() -> None:
+    assert formula(options(1, "none")) == "score = log p"
+    assert formula(options(1, "average", 0.6)) == "score = log p / length^0.6"
+    text = formula(options(1, "gnmt", 1.0, coverage_penalty=0.2, repetition_penalty=1.5))
+    assert all(part in text for part in ("((5 + length) / 6)^1", "0.2 · Σ log min(attention, 1)", "1.5"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"min_len": 9, "max_len": 3}, "min_len"),
+        ({"min_len_ratio": 2.5}, "min_len_ratio"),
+        ({"may_repeat": ["the"]}, "may_repeat"),
+    ],
+)
+def test_settings_in_conflict(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SearchSettings(**wrong)
 
 
 def test_penalties() -> None:

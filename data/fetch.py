@@ -8,7 +8,9 @@ import argparse
 import gzip
 import hashlib
 import os
+import shutil
 import sys
+import tarfile
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -107,6 +109,27 @@ def download(url: str, path: Path, advice: str = "") -> Path:
         ) from None
     part.replace(path)
     return path
+
+
+def unpack(archive: Path, members: dict[str, Path]) -> None:
+    """Write files of a tar archive, by their names in it, under other names. FetchError for a torn archive or a missing file."""
+    wanted = {name: path for name, path in members.items() if not path.exists()}
+    if not wanted:
+        return
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if name in wanted and (file := tar.extractfile(member)):
+                    path = wanted.pop(name)
+                    part = path.with_name(path.name + ".part")
+                    with open(part, "wb") as out:
+                        shutil.copyfileobj(file, out)
+                    part.replace(path)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise FetchError(f"{archive} cannot be unpacked: {error}; remove it and run this again") from None
+    if wanted:
+        raise FetchError(f"{archive} has no {', '.join(wanted)}: it is not the archive that is known")
 
 
 def fault_of(text: bytes, wanted: Text) -> str | None:

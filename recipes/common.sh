@@ -47,3 +47,14 @@ $smoke && work=$work-smoke
 mkdir -p "$work"
 cd "$work"
 work=$PWD
+
+# `distributed COMMAND...` runs a command of s2s on as many processes as $gpus says: GPUS, or all GPUs that there are, or one.
+gpus=${GPUS:-$(python3 -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+
+distributed() {
+    if [ "$gpus" -gt 1 ]; then
+        torchrun --standalone --nproc-per-node "$gpus" -m s2s_cli "$@"
+    else
+        s2s "$@"
+    fi
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# WMT14 English→German at full scale, on GPUs through torchrun: from the task's own text to newstest2014.
+# Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
+#
+#   GPUS=8 bash recipes/wmt-en-de/run.sh [--smoke] [--work DIR] [base|big ...]
+#
+#   GPUS         processes of torchrun, one a GPU (default: as many GPUs as there are, else 1); with fewer than eight,
+#                gradients are accumulated so that an update stays as large
+#   --smoke      under a minute, on sentences made by data/grammar.py, to see that every step works
+#   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
+set -euo pipefail
+source "$(dirname "$0")/../common.sh"
+
+[ ${#names[@]} -gt 0 ] || names=(base)
+limits=()
+corpus=()
+best=5
+if $smoke; then
+    [ -f text/test.de ] || python3 "$root/data/grammar.py" text --train 600 --valid 10 --test 10
+    for lang in en de; do
+        i=0
+        for name in europarl commoncrawl news; do
+            i=$((i + 1))
+            sed -n "$((200 * (i - 1) + 1)),$((200 * i))p" "text/train.$lang" > "text/$name.$lang"
+        done
+        cp "text/valid.$lang" "text/val.$lang"
+    done
+    corpus=(--vocab-size 500 --allow-drops)
+    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 32 --heads 2 --ffn-dim 32)
+    best=2
+else
+    [ -f text/test.de ] || python3 "$root/data/wmt14.py" text
+fi
+once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
+systems=()
+for model in "${names[@]}"; do
+    case $model in
+        base) flags=(--preset base) ;;
+        big) flags=(--preset big --lr 0.0005 --max-updates 300000) ;;
+        *) echo "run.sh: there is no model $model, only base and big" >&2; exit 2 ;;
+    esac
+    say "$model on $gpus processes"
+    distributed train -c "$recipe/s2s.yaml" --run "$model" "${flags[@]}" --accumulate $((gpus < 8 ? 8 / gpus : 1)) \
+        ${limits[@]+"${limits[@]}"}
+    [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
+    once "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.en -o "$model/test.hyp"
+    systems+=("$model=$model/test.hyp,$model")
+done
+python3 "$root/recipes/results.py" "${systems[@]}" --refs text/test.de --flags "--bleu --chrf --confidence"

@@ -109,6 +109,16 @@ def test_grouped_queries_are_many_heads_with_copied_keys(kv_heads):
     torch.testing.assert_close(attend(q, k, v, bias, None), wanted, atol=1e-6, rtol=1e-5)
 
 
+def test_every_attention_of_a_model_has_so_many_heads_of_keys_and_values():
+    model = build_model(settings(kv_heads=1), Sizes(9, 9, True)).eval()
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    assert len(attentions) == 3
+    assert all(each.kv.weight.shape == (2 * D // H, D) for each in attentions)
+    memory = model.encode(torch.tensor([[3, 4, 2]]), torch.tensor([3]))
+    past = model.step(torch.tensor([1]), memory, model.start(memory)).state.past
+    assert [keys.shape[1] for keys in (memory.cross[0][0], past[0][0])] == [1, 1]
+
+
 def test_rms_norm_divides_by_the_root_mean_square():
     layer, x = norm("rms", D), torch.randn(3, D)
     stir(layer)

@@ -49,7 +49,8 @@ cd "$work"
 work=$PWD
 
 # `distributed COMMAND...` runs a command of s2s on as many processes as $gpus says: GPUS, or all GPUs that there are, or one.
-gpus=${GPUS:-$(python3 -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+gpus=${GPUS:-$({ nvidia-smi --list-gpus 2> /dev/null || true; } | wc -l)}
+[ "$gpus" -gt 0 ] || gpus=1
 
 distributed() {
     if [ "$gpus" -gt 1 ]; then

@@ -191,6 +191,14 @@ def test_attention_before_the_cell_is_bahdanaus():
         torch.testing.assert_close(weights[0, t], align)
 
 
+def test_of_several_layers_the_top_one_asks_before_the_cell():
+    model = built(attention="dot", attention_place="before", decoder_layers=2)
+    memory = model.encode(torch.tensor([[3, 4, 5, 2]]), torch.tensor([4]))
+    state = model.start(memory)
+    found = model.step(torch.tensor([1]), memory, state, attention=True).attention[0]
+    torch.testing.assert_close(found, (memory.states[0] @ state.cells[0][0, -1]).softmax(dim=0))
+
+
 def test_coverage_is_see_and_others_formula():
     """See et al. 2017, eq. 10 and 11: c_t is the sum of the weights so far, and eᵢ = vᵀtanh(Wsᵢ + Uh_t + w·c_tᵢ + b)."""
     attention = GlobalAttention(8, "additive", coverage=True)

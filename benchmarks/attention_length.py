@@ -34,7 +34,7 @@ from s2s_cli.evaluation.metrics import corpus_score
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model, num_parameters
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
-from s2s_cli.search.translate import Translator
+from s2s_cli import Translator
 
 PAD, BOS, EOS, FIRST = 0, 1, 2, 3
 NUM_WORDS = 32
@@ -120,7 +120,7 @@ def right_words(model: Seq2Seq, length: int, num: int) -> float:
 
 def chrf_by_length(bundle: str, src: list[str], ref: list[str], width: int = 5) -> dict[int, float]:
     """chrF of a bundle's translations, as a share, of the sentences of 1 to 5, 6 to 10, … source words; by the last of each."""
-    output = Translator.load(bundle).translate(src)
+    output = Translator(bundle).translate(src)
     groups: dict[int, list[int]] = {}
     for line, text in enumerate(src):
         groups.setdefault(-(-len(text.split()) // width) * width, []).append(line)

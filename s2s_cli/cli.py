@@ -57,7 +57,7 @@ def _translate(values: configio.Values) -> None:
     config = configio.build(values)
     from s2s_cli.search.translate import translate
 
-    translate(config.translate, config.search, config.runtime)
+    translate(config.translate, config.search, config.runtime, config.score)
 
 
 def _score(values: configio.Values) -> None:
@@ -109,7 +109,10 @@ _COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] =
         _translate,
         ["translate", "search", "runtime"],
         "Translate lines of text: as many lines out as in, in their order.\n\n"
-        "Example: s2s translate -i src.txt -o out.txt --beam 5\n\nExample: echo 'A dog runs.' | s2s translate",
+        "Example: s2s translate -i src.txt -o out.txt --beam 5\n\nExample: echo 'A dog runs.' | s2s translate\n\n"
+        "Example: s2s translate -i src.txt -o out.jsonl --format jsonl --nbest 5 --align words\n\n"
+        "Example: s2s translate -i src.txt --samples 32 --mbr chrf\n\n"
+        "Example: s2s translate -i src.txt --force tgt.txt",
     ),
     (
         "score",

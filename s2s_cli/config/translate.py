@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from s2s_cli.config.section import Flag, NonNegativeInt, Section
 
@@ -64,15 +64,56 @@ class TranslateSettings(Section):
 
     model: Annotated[list[Path], Flag("-m")] = Field(default=[Path("run")], min_length=1)
     """Run folder (its best checkpoint) or bundle; several make an ensemble."""
+    weight: list[PositiveFloat] = []
+    """Weight of each model of an ensemble, in their order (equal ones, if none are given)."""
     input: Annotated[Path, Flag("-i")] = Path("-")
-    """Source text, plain or gzipped; - reads standard input."""
+    """Source text, plain or compressed; - reads standard input."""
     output: Annotated[Path, Flag("-o")] = Path("-")
-    """Where the translations go; - writes standard output."""
-    nbest: PositiveInt = 1
-    """Hypotheses a line (tsv and jsonl only)."""
+    """Where the translations go; - writes standard output. Interrupted, the same command goes on with a file."""
     format: Literal["text", "tsv", "jsonl"] = "text"
-    """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with scores and pieces."""
+    """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with pieces and log-probabilities."""
+    nbest: PositiveInt = 1
+    """Hypotheses a line; to be written (tsv and jsonl), or for `mbr` to choose from."""
+    samples: NonNegativeInt = 0
+    """Draw so many outputs of each line from the model's distribution, instead of searching for the most probable one."""
+    seed: NonNegativeInt = 1
+    """Seed of `samples`; what is drawn for a line depends on it, on the line and on its number."""
+    mbr: Literal["no", "chrf", "bleu", "rouge"] = "no"
+    """Of `samples` (or `nbest`) choose the one with the greatest expected score by this metric (Eikema & Aziz 2020), with the
+    options of `score`; rouge is ROUGE-L."""
+    prefix: Path | None = None
+    """A file with what the output of each line has to begin with; a line of it may be empty."""
+    prefix_text: str = ""
+    """What every output has to begin with."""
+    force: Path | None = None
+    """A file with an output for each line: write its log-probability, and tell the perplexity of all."""
+    align: Literal["no", "words", "pieces"] = "no"
+    """Align each output with its source by the attention of the model: whitespace-separated words, or pieces."""
+    alignments: Path | None = None
+    """Write the alignment of each line's (best) output to this file, as i-j from 0 (Pharaoh); `align` is words unless given."""
     max_src_len: PositiveInt = 1024
-    """Cut a source line after so many pieces; each cut is reported."""
-    window: PositiveInt = 8192
-    """Lines read ahead, sorted by length, translated, and written in order."""
+    """A source line of more pieces is too long."""
+    long_lines: Literal["truncate", "split"] = "truncate"
+    """Cut lines that are too long, or split them at ends of sentences, translate the parts and join them; both are reported."""
+    flush_every: PositiveInt = 8192
+    """Lines that are read ahead, sorted by length, translated and written in order; 1 gives a line out for each line in."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TranslateSettings":
+        if self.weight and len(self.weight) != len(self.model):
+            raise ValueError(
+                f"{len(self.weight)} weights for {len(self.model)} models: give one for each, in their order"
+            )
+        if self.samples and self.nbest > 1:
+            raise ValueError("samples and nbest are two ways to get several outputs: leave out one of them")
+        if self.mbr != "no" and max(self.samples, self.nbest) < 2:
+            raise ValueError("mbr chooses among candidates: add --samples 32, or --nbest 5")
+        if self.prefix and self.prefix_text:
+            raise ValueError("prefix and prefix_text both say how outputs begin: leave out one of them")
+        if self.force:
+            others = {"samples": self.samples > 0, "mbr": self.mbr != "no", "nbest": self.nbest > 1}
+            others |= {"prefix": self.prefix is not None, "prefix_text": self.prefix_text != ""}
+            others |= {"long_lines": self.long_lines == "split"}  # where an output would be split, nobody knows
+            if named := [name for name, given in others.items() if given]:
+                raise ValueError(f"force scores the outputs that it is given: leave out {', '.join(named)}")
+        return self

@@ -186,6 +186,10 @@ class Vocab:
             line = rest
         return ids, line
 
+    def tags_of(self, line: str) -> str:
+        """The tags that a line begins with, and the space behind each."""
+        return line[: len(line) - len(self._split_tags(line)[1])]
+
     @classmethod
     def train(
         cls,

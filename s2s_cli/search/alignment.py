@@ -42,7 +42,9 @@ def words_of(vocab: Vocab, ids: list[int], text: str | None = None) -> list[int]
     decoded = [vocab.decode(ids[: end + 1]) for end in range(len(ids))]
     if text is not None and ids and len(decoded[-1].split()) != len(text.split()):
         decoded = [part.replace(_UNKNOWN, _UNKNOWN.strip()) for part in decoded]
-    return [max(0, len(part.split()) - 1) for part in decoded]
+    last = len(decoded[-1].split()) - 1 if ids else 0
+    spaces = [not vocab.decode([i]).strip() for i in ids]  # they belong to the word behind them, if there is one
+    return [max(0, min(len(part.split()) - (not space), last)) for part, space in zip(decoded, spaces, strict=True)]
 
 
 def pharaoh(links: list[Link]) -> str:

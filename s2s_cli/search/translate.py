@@ -1,244 +1,224 @@
-"""`s2s translate`, and the one way from source lines to target lines: the command, validation and Python users share it.
+"""`s2s translate`: read, translate, write, and tell on stderr what happened to lines.
 
-N lines in, N lines out. A blank line stays blank and never meets the model; an over-long one is cut and reported.
-Sentences are searched in batches of like length; their order, and where windows of the input end, show in nothing.
+What is done to a line is the business of `translator.py`; here is what a command adds: files read side by side, windows,
+formats, processes that share the work, and work that goes on after it was interrupted.
 """
 
 import contextlib
-import json
+import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import torch
 
-from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
-from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
-from s2s_cli.data.corpus import blank, read_lines
-from s2s_cli.data.vocab import Vocabs
-from s2s_cli.errors import BundleError, ConfigError, S2SError
-from s2s_cli.models.base import Seq2Seq
+from s2s_cli import __version__
+from s2s_cli.checkpoint.bundle import SUMS, find_bundle
+from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
+from s2s_cli.data.corpus import file_name, read_lines
+from s2s_cli.data.ranks import Ranks
+from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.runtime import Runtime, tell
-from s2s_cli.search.logprobs import Ensemble
-from s2s_cli.search.strategies import Hypothesis, Specials, beam_search, limits_for
+from s2s_cli.search.alignment import pharaoh
+from s2s_cli.search.output import Output, perplexity, rows
+from s2s_cli.search.partial import Writer, join_ranks
+from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
-Tick = Callable[[int], object]
-
-
-@dataclass
-class Seen:
-    """What happened to lines on their way, by line number from 1."""
-
-    lines: int = 0
-    blank: int = 0
-    cut: list[int] = field(default_factory=list)
+_STDIN = Path("-")
+_SCORE = ScoreSettings()
 
 
-class Translator:
-    """Models and vocabularies, ready to translate. `Translator.load("run").translate(["…"])` is all that most need."""
-
-    def __init__(
-        self,
-        models: list[Seq2Seq],
-        vocabs: Vocabs,
-        search: SearchSettings,
-        runtime: Runtime,
-        max_src_len: int = 1024,
-    ) -> None:
-        self.model = Ensemble(models)
-        self.vocabs, self.search, self.runtime, self.max_src_len = vocabs, search, runtime, max_src_len
-        tgt = vocabs.tgt
-        self.specials = Specials(bos=tgt.bos, eos=tgt.eos, banned=(tgt.pad, tgt.unk, tgt.bos))
-
-    @classmethod
-    def load(
-        cls,
-        *paths: str | Path,
-        search: SearchSettings | None = None,
-        runtime: Runtime | None = None,
-        max_src_len: int = 1024,
-    ) -> "Translator":
-        """From run folders or bundles; several make an ensemble, which must share one vocabulary.
-
-        Of `search`, the fields that were given count; the others are as the (first) model was validated.
-        """
-        runtime = runtime or Runtime.start(RuntimeSettings())
-        bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
-        for other in bundles[1:]:
-            if other.vocabs.fingerprints != bundles[0].vocabs.fingerprints:
-                raise BundleError(
-                    f"{other.path} and {bundles[0].path} have different vocabularies: an ensemble shares one"
-                )
-        settings = bundles[0].search
-        if search is not None:
-            settings = SearchSettings.model_validate(settings.model_dump() | search.model_dump(exclude_unset=True))
-        models = [bundle.load_model(runtime.device) for bundle in bundles]
-        return cls(models, bundles[0].vocabs, settings, runtime, max_src_len)
-
-    def translate(self, lines: list[str], tick: Tick | None = None) -> list[str]:
-        """One target line for each source line."""
-        windows = self.search_windows(iter(lines), TranslateSettings().window, tick=tick)
-        return [self.text(hypotheses) for window in windows for hypotheses in window]
-
-    def search_windows(
-        self,
-        lines: Iterator[str],
-        size: int,
-        num_best: int = 1,
-        seen: Seen | None = None,
-        tick: Tick | None = None,
-    ) -> Iterator[list[list[Hypothesis]]]:
-        """`search_lines` over so many lines at a time: a stream of any length in bounded memory."""
-        while window := list(islice(lines, size)):
-            yield self.search_lines(window, num_best, seen, tick)
-
-    def text(self, hypotheses: list[Hypothesis]) -> str:
-        """The best hypothesis as text; nothing for a blank line."""
-        # A carriage return at the end would be taken for a part of the line end by whoever reads the output.
-        return self.vocabs.tgt.decode(hypotheses[0].ids).rstrip("\r") if hypotheses else ""
-
-    def search_lines(
-        self, lines: list[str], num_best: int = 1, seen: Seen | None = None, tick: Tick | None = None
-    ) -> list[list[Hypothesis]]:
-        """The best hypotheses of each line, best first; none for a blank line. `tick` hears of each batch of lines done."""
-        seen = seen if seen is not None else Seen()
-        results: list[list[Hypothesis]] = [[] for _ in lines]
-        full = [i for i, line in enumerate(lines) if not blank(line)]
-        ids = dict(zip(full, self.vocabs.src.encode([lines[i] for i in full]), strict=True))
-        first = seen.lines + 1
-        seen.cut += [first + i for i in full if len(ids[i]) > self.max_src_len]
-        seen.blank += len(lines) - len(full)
-        seen.lines += len(lines)
-        todo = [i for i in full if ids[i]]
-        for batch in self._batches(sorted(todo, key=lambda i: len(ids[i])), ids):
-            found = self._search([ids[i][: self.max_src_len] for i in batch], num_best)
-            for i, hypotheses in zip(batch, found, strict=True):
-                if not hypotheses:
-                    raise S2SError(f"the model gives line {first + i} no output of finite probability: it has diverged")
-                results[i] = hypotheses
-            if tick is not None:
-                tick(len(batch))
-        return results
-
-    def _batches(self, order: list[int], ids: dict[int, list[int]]) -> Iterator[list[int]]:
-        """Lines of like length, so many that positions times beam stay within the budget."""
-        batch: list[int] = []
-        for i in order:  # from short to long: the last of a batch is its longest
-            positions = min(len(ids[i]), self.max_src_len) + 1
-            if batch and (len(batch) + 1) * positions * self.search.beam > self.search.search_tokens:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
-    @torch.inference_mode()
-    def _search(self, sources: list[list[int]], num_best: int) -> list[list[Hypothesis]]:
-        eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
-        src_len = torch.tensor([len(ids) + 1 for ids in sources])
-        src = torch.full((len(sources), int(src_len.max())), pad)
-        for row, ids in enumerate(sources):
-            src[row, : len(ids) + 1] = torch.tensor([*ids, eos])
-        with self.runtime.autocast():
-            memory = self.model.encode(src.to(device), src_len.to(device))
-            return beam_search(
-                self.model.step,
-                memory,
-                self.model.start(memory),
-                limits_for([len(ids) for ids in sources], self.search),
-                self.specials,
-                self.search,
-                num_best,
+def translate(
+    settings: TranslateSettings,
+    search: SearchSettings,
+    runtime: RuntimeSettings,
+    score: ScoreSettings = _SCORE,
+) -> None:
+    """The subcommand. Under `torchrun` each process translates every so many-th line, and the first joins what they wrote."""
+    with Ranks() as ranks:
+        seen, repaired = Seen(), dict[Path, Lines]()
+        with ranks.step():
+            settings = _settled(settings, ranks.world)
+            if ranks.world > 1 and torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            translator = Translator(
+                *settings.model, search=search, runtime=Runtime.start(runtime), weights=settings.weight
             )
+            if settings.nbest > translator.settings.beam:
+                raise ConfigError(
+                    f"nbest ({settings.nbest}) is more than beam ({translator.settings.beam}): raise --beam"
+                )
+            idle = sorted({"temperature", "top_k", "top_p"} & search.model_fields_set)
+            if idle and not settings.samples and ranks.rank == 0:
+                tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
+            identity = None
+            if settings.output != _STDIN and all(path.is_file() for path in _inputs(settings)):
+                identity = _identity(settings, translator.settings, runtime, score, ranks.world)
+            _write(translator, settings, score, ranks, identity, seen, repaired)
+        with ranks.step():
+            seen = _together(seen, ranks)
+            if ranks.rank == 0:
+                if ranks.world > 1:
+                    join_ranks(_outputs(settings), ranks.world, settings.format == "tsv")
+                _report(settings, seen, repaired)
 
 
-def translate(settings: TranslateSettings, search: SearchSettings, runtime: RuntimeSettings) -> None:
-    """The subcommand: read, translate, write, and tell on stderr what happened to lines."""
-    if settings.nbest > 1 and settings.format == "text":
-        raise ConfigError("nbest needs a format that holds several hypotheses a line: add --format tsv or jsonl")
-    if settings.input != Path("-") and not settings.input.exists():
-        raise S2SError(f"{settings.input} does not exist: name the source text with -i, or - for standard input")
-    translator = Translator.load(
-        *settings.model, search=search, runtime=Runtime.start(runtime), max_src_len=settings.max_src_len
-    )
-    if settings.nbest > translator.search.beam:
-        raise ConfigError(f"nbest ({settings.nbest}) is more than beam ({translator.search.beam}): raise --beam")
-    seen = Seen()
-    with _writer(settings.output) as out, _progress() as bar:
-        for hypotheses in _translations(translator, settings, seen, bar.update):
-            out.write("".join(_rows(translator, hypotheses, seen, settings.format)).encode())
-            out.flush()
-    if seen.cut:
-        tell(f"{len(seen.cut)} lines were cut to {settings.max_src_len} pieces (--max-src-len): {_some(seen.cut)}")
+def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
+    """The settings with what follows from them; ConfigError where they do not fit each other, or the machine."""
+    named = _inputs(settings)
+    if named.count(_STDIN) > 1:
+        raise ConfigError("standard input is named twice, but can be read once: name a file instead")
+    for path in named:
+        if path != _STDIN and not path.exists():
+            raise S2SError(f"{path} does not exist: name the source text with -i, or - for standard input")
+    if world > 1 and (_STDIN in named or any(path == _STDIN or path.is_char_device() for path in _outputs(settings))):
+        raise ConfigError("several processes share files, not standard input and output: name them with -i and -o")
+    if settings.alignments in (settings.output, *named):
+        raise ConfigError(f"--alignments would write over {settings.alignments}: name another file")
+    changes: dict[str, Any] = {}
+    if settings.alignments and settings.align == "no":
+        changes["align"] = "words"
+    if settings.format == "text":
+        if settings.nbest > 1 and settings.mbr == "no":
+            raise ConfigError("nbest needs a format that holds several hypotheses a line: add --format tsv or jsonl")
+        if settings.samples > 1 and settings.mbr == "no":
+            raise ConfigError("samples needs a format that holds several outputs a line: add --format tsv or jsonl")
+        if settings.align != "no" and not settings.alignments:
+            raise ConfigError("align: text holds no alignments: add --alignments FILE, or --format tsv or jsonl")
+    if _STDIN in named and sys.stdin.isatty():
+        tell("reading lines from the keyboard; Ctrl-D at the beginning of a line ends them")
+        if "flush_every" not in settings.model_fields_set:
+            changes["flush_every"] = 1
+    return settings.model_copy(update=changes)
 
 
-def _translations(
-    translator: Translator, settings: TranslateSettings, seen: Seen, tick: Tick
-) -> Iterator[list[list[Hypothesis]]]:
-    replaced: list[int] = []
-    lines = read_lines(settings.input, invalid="replace", replaced=replaced)
-    yield from translator.search_windows(lines, settings.window, settings.nbest, seen, tick)
-    if replaced:
+def _inputs(settings: TranslateSettings) -> list[Path]:
+    return [path for path in (settings.input, settings.prefix, settings.force) if path is not None]
+
+
+def _outputs(settings: TranslateSettings) -> list[Path]:
+    return [path for path in (settings.output, settings.alignments) if path is not None]
+
+
+def _identity(
+    settings: TranslateSettings, search: SearchSettings, runtime: RuntimeSettings, score: ScoreSettings, world: int
+) -> dict[str, Any]:
+    """All that the output is made of: a command may go on with what another one left if this is the same."""
+    files = {"model", "input", "output", "alignments", "prefix", "force"}
+    identity: dict[str, Any] = {
+        "version": __version__,
+        "translate": settings.model_dump(mode="json", exclude=files),
+        "search": search.model_dump(mode="json"),
+        "runtime": runtime.model_dump(mode="json"),
+        "model": [hashlib.sha256((find_bundle(path) / SUMS).read_bytes()).hexdigest() for path in settings.model],
+        "number of processes": world,
+        "alignments": settings.alignments is not None,
+    }
+    if settings.mbr != "no":
+        identity["score"] = score.model_dump(mode="json")
+    for name in ("input", "prefix", "force"):
+        if (path := getattr(settings, name)) is not None:
+            with open(path, "rb") as file:
+                identity[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return identity
+
+
+def _write(
+    translator: Translator,
+    settings: TranslateSettings,
+    score: ScoreSettings,
+    ranks: Ranks,
+    identity: dict[str, Any] | None,
+    seen: Seen,
+    repaired: dict[Path, Lines],
+) -> None:
+    """Translate the lines of this process in windows, and write each as it is done."""
+    rank = ranks.rank if ranks.world > 1 else None
+    with Writer(_outputs(settings), identity, rank) as writer, _progress(ranks.rank) as bar:
+        if writer.account:
+            seen.add(writer.account)
+            bar.update(writer.lines)
+        lines = islice(_read(settings, repaired), ranks.rank, None, ranks.world)
+        for _ in islice(lines, writer.lines):
+            pass
+        while window := list(islice(lines, settings.flush_every)):
+            found = translator.search_lines(window, settings, seen, bar.update, score)
+            writer.write(list(_encoded(window, found, settings)), writer.lines + len(window), asdict(seen))
+
+
+def _read(settings: TranslateSettings, repaired: dict[Path, Lines]) -> Iterator[Line]:
+    """The lines of the source and of what goes with it; DataError if these are not as many."""
+    replaced: dict[Path, list[int]] = {path: [] for path in _inputs(settings)}
+    texts = [read_lines(path, invalid="replace", replaced=replaced[path]) for path in replaced]
+    for number, sides in enumerate(zip_longest(*texts), start=1):
+        if None in sides:
+            names = sorted((line is not None, file_name(path)) for line, path in zip(sides, replaced, strict=True))
+            raise DataError(
+                f"{names[0][1]} ends after line {number - 1:,}, but {names[1][1]} goes on: line N of one must belong to "
+                "line N of the other"
+            )
+        if settings.force:
+            yield Line(number, sides[0], tgt=sides[1])
+        else:
+            yield Line(number, sides[0], sides[1] if settings.prefix else settings.prefix_text)
+    for path, numbers in replaced.items():
+        if numbers:
+            repaired[path] = Lines()
+            repaired[path].add(numbers)
+
+
+def _encoded(window: list[Line], found: list[list[Output]], settings: TranslateSettings) -> Iterator[bytes]:
+    """What a window adds to each of the files."""
+    pairs = list(zip(window, found, strict=True))
+    yield "".join(row for line, outputs in pairs for row in rows(line.number, outputs, settings)).encode()
+    if settings.alignments:
+        links = (pharaoh(outputs[0].alignment or []) if outputs else "" for outputs in found)
+        yield "".join(f"{row}\n" for row in links).encode()
+
+
+def _together(seen: Seen, ranks: Ranks) -> Seen:
+    """The account of all processes."""
+    if ranks.world == 1:
+        return seen
+    accounts: list[Any] = [None] * ranks.world
+    torch.distributed.all_gather_object(accounts, asdict(seen))
+    whole = Seen()
+    for part in accounts:
+        whole.add(part)
+    return whole
+
+
+def _report(settings: TranslateSettings, seen: Seen, repaired: dict[Path, Lines]) -> None:
+    """What happened to lines on their way."""
+    for path, lines in repaired.items():
+        name = "" if path == settings.input else f" of {file_name(path)}"
         tell(
-            f"{len(replaced)} lines were repaired, what is not valid UTF-8 became U+FFFD and a byte order mark "
-            f"at the beginning was taken away: {_some(replaced)}"
+            f"{lines.count} lines{name} were repaired, what is not valid UTF-8 became U+FFFD and a byte order mark "
+            f"at the beginning was taken away: {lines}"
+        )
+    if seen.cut.count:
+        tell(f"{seen.cut.count} lines were cut to {settings.max_src_len} pieces (--max-src-len): {seen.cut}")
+    if seen.split.count:
+        tell(
+            f"{seen.split.count} lines of more than {settings.max_src_len} pieces (--max-src-len) were split, translated "
+            f"in parts and joined: {seen.split}"
+        )
+    if settings.force:
+        if seen.unscored.count:
+            tell(f"{seen.unscored.count} outputs of blank source lines were not scored: {seen.unscored}")
+        tell(
+            f"{seen.lines - seen.blank:,} outputs of {seen.pieces:,} pieces, their ends counted: "
+            f"log-probability {seen.logp:.4f}, perplexity {perplexity(seen.logp, seen.pieces):.4f}"
         )
 
 
-def _rows(translator: Translator, window: list[list[Hypothesis]], seen: Seen, form: str) -> Iterator[str]:
-    """The output of a window, the last lines that were `seen`."""
-    tgt = translator.vocabs.tgt
-    for line, hypotheses in enumerate(window, start=seen.lines - len(window) + 1):
-        if form == "text":
-            yield translator.text(hypotheses) + "\n"
-        elif form == "tsv":
-            for rank, h in enumerate(hypotheses, start=1):
-                yield f"{line}\t{rank}\t{h.score:.4f}\t{tgt.decode(h.ids)}\n"
-            if not hypotheses:
-                yield f"{line}\t1\t0.0000\t\n"
-        else:
-            found = [
-                {"text": tgt.decode(h.ids), "score": h.score, "logp": h.logp, "pieces": [tgt.piece(i) for i in h.ids]}
-                for h in hypotheses
-            ]
-            yield json.dumps({"line": line, "hypotheses": found}, ensure_ascii=False) + "\n"
-
-
 @contextlib.contextmanager
-def _writer(path: Path) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that gets its name when it is whole; a device or pipe is written as it is."""
-    if path == Path("-"):
-        yield sys.stdout.buffer
-        return
-    if path.is_dir():
-        raise S2SError(f"{path} is a folder: name a file with -o, or - for standard output")
-    special = path.exists() and not path.is_file()
-    beside = path if special else path.with_name(path.name + ".part")
-    try:
-        with open(beside, "wb") as file:
-            yield file
-        if not special:
-            os.replace(beside, path)
-    except BaseException as error:
-        if not special:
-            beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise S2SError(f"{path} could not be written: {error.strerror or error}") from error
-        raise
-
-
-@contextlib.contextmanager
-def _progress() -> "Iterator[tqdm]":  # type: ignore[name-defined] # noqa: F821 - tqdm is imported when it is needed
+def _progress(rank: int) -> "Iterator[tqdm]":  # type: ignore[name-defined] # noqa: F821 - tqdm is imported when it is needed
     from tqdm import tqdm
 
-    with tqdm(unit=" lines", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(unit=" lines", disable=rank > 0 or not sys.stderr.isatty(), leave=False) as bar:
         yield bar
-
-
-def _some(numbers: list[int]) -> str:
-    shown = ", ".join(str(n) for n in numbers[:10])
-    return f"line {shown}" + (", …" if len(numbers) > 10 else "")

@@ -108,7 +108,7 @@ def test_average_of_one_checkpoint_translates_as_it_does(s2s: Zygote, home: Path
 def test_translation_does_not_depend_on_batches(s2s: Zygote, home: Path, run: Path) -> None:
     text = (home / "test.src").read_bytes()
     expected = s2s.run("translate", *SAME_SEARCH, cwd=home, stdin=text).out
-    for options in (["--search-tokens", 1], ["--window", 5], ["--search-tokens", 100_000, "--window", 1]):
+    for options in (["--search-tokens", 1], ["--flush-every", 5], ["--search-tokens", 100_000, "--flush-every", 1]):
         assert s2s.run("translate", *options, *SAME_SEARCH, cwd=home, stdin=text).out == expected
     order = list(range(24))
     random.Random(3).shuffle(order)
@@ -255,7 +255,7 @@ def test_help_and_score_import_no_torch(home: Path) -> None:
 
 def test_reader_that_has_enough(home: Path, run: Path) -> None:
     """`s2s translate | head -1`: no word on stderr, and no failure."""
-    shell = f"{sys.executable} -m s2s_cli translate --window 1 --max-len 3 | head -1; echo ${{PIPESTATUS[0]}}"
+    shell = f"{sys.executable} -m s2s_cli translate --flush-every 1 --max-len 3 | head -1; echo ${{PIPESTATUS[0]}}"
     text = (home / "test.src").read_bytes() * 20
     done = subprocess.run(["bash", "-c", shell], cwd=home, input=text, capture_output=True, timeout=300)
     assert done.stderr == b""
@@ -266,7 +266,7 @@ def test_reader_that_has_enough(home: Path, run: Path) -> None:
 
 def test_ctrl_c_while_translating(home: Path, run: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "s2s_cli", "translate", "--window", "1"],
+        [sys.executable, "-m", "s2s_cli", "translate", "--flush-every", "1"],
         **{"cwd": home, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
         # A shell's background job, which these tests may be part of, ignores SIGINT and hands that down.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

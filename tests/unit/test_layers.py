@@ -40,8 +40,7 @@ def imports(module: Path) -> set[str]:
 def test_a_room_imports_only_lower_ones(module):
     room = room_of(module)
     if room == "__init__":
-        assert not any(name.startswith("s2s_cli") for name in imports(module)), "the package itself imports nothing"
-        return
+        return  # what it names, it imports when asked: see below
     for name in imports(module):
         package, _, rest = name.partition(".")
         other = rest.partition(".")[0]
@@ -63,9 +62,9 @@ def test_imports_go_round_in_no_circle():
     assert not left, f"a circle among {sorted(left)}"
 
 
-@pytest.mark.parametrize("module", ["cli", "config", "configio", "evaluation.score"])
+@pytest.mark.parametrize("module", ["", ".cli", ".config", ".configio", ".evaluation.score"])
 def test_start_up_imports_no_torch(module):
-    code = f"import sys, s2s_cli.{module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, s2s_cli{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,6 +1,5 @@
 """From lines to lines: none is lost, none is added, and none depends on the others."""
 
-import io
 import itertools
 import random
 from pathlib import Path
@@ -9,22 +8,35 @@ import pytest
 import torch
 from samples import random_model, sentences
 
-from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
-from s2s_cli.data.vocab import Vocabs
+from s2s_cli.config import SearchSettings, TranslateSettings
+from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.logprobs import Ensemble
-from s2s_cli.search.translate import Seen, Translator, translate
+from s2s_cli.search.output import Output
+from s2s_cli.search.sentences import split
+from s2s_cli.search.translator import Line, Seen, Translator
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
-MACHINE = RuntimeSettings(device="cpu", precision="fp32")
 LINES = [src for src, _ in sentences(40, seed=5)]
 BLANK = ["", " ", "\t", "\u00a0\u3000", "\u2028"]
 
 
-def translator(vocabs: Vocabs, seeds: tuple[int, ...] = (1,), max_src_len: int = 1024, **search: object) -> Translator:
+def translator(vocabs: Vocabs, seeds: tuple[int, ...] = (1,), **search: object) -> Translator:
     models = [random_model(vocabs, seed) for seed in seeds]
-    return Translator(models, vocabs, SearchSettings(**{"beam": 3, "max_len": 12} | search), CPU, max_src_len)
+    return Translator.of(models, vocabs, SearchSettings(**{"beam": 3, "max_len": 12} | search), CPU)
+
+
+def wanted(**settings: object) -> TranslateSettings:
+    return TranslateSettings(**settings)
+
+
+def best(outputs: list[list[Output]]) -> list[str]:
+    return [ones[0].text if ones else "" for ones in outputs]
+
+
+def numbered(lines: list[str]) -> list[Line]:
+    return [Line(number, line) for number, line in enumerate(lines, start=1)]
 
 
 def test_any_batches_any_order(vocabs: Vocabs) -> None:
@@ -35,8 +47,7 @@ def test_any_batches_any_order(vocabs: Vocabs) -> None:
     order = list(range(len(LINES)))
     random.Random(1).shuffle(order)
     assert translator(vocabs).translate([LINES[i] for i in order]) == [expected[i] for i in order]
-    windows = translator(vocabs).search_windows(iter(LINES), size=7)
-    assert [translator(vocabs).text(h) for window in windows for h in window] == expected
+    assert best(translator(vocabs).search(LINES, wanted(flush_every=7))) == expected
 
 
 def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +60,7 @@ def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: p
 
     monkeypatch.setattr(Ensemble, "encode", spy)
     tool = translator(vocabs)
-    found = [tool.text(h) for h in tool.search_lines(lines, seen=seen)]
+    found = best(tool.search_lines(numbered(lines), seen=seen))
     assert found[1::2] == [""] * 5
     assert found[::2] == tool.translate(LINES[:5])
     assert len(encoded) == 10
@@ -57,28 +68,149 @@ def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: p
 
 
 def test_long_lines_are_cut_and_told(vocabs: Vocabs) -> None:
-    seen = Seen()
-    tool = translator(vocabs, max_src_len=3)
-    tool.search_lines(["the"], seen=seen)
-    long = tool.search_lines(["the dog sees the old cat", "the"], seen=seen)[0]
-    assert seen.cut == [2]
-    ids = tool.vocabs.src.encode(["the dog sees the old cat"])[0][:3]
-    assert tool.text(long) == tool.translate([tool.vocabs.src.decode(ids)])[0]
+    seen, tool = Seen(), translator(vocabs)
+    long = tool.search_lines(numbered(["the", "the dog sees the old cat", "the"]), wanted(max_src_len=3), seen)[1]
+    assert (seen.cut.count, seen.cut.first) == (1, [2])
+    ids = vocabs.src.encode(["the dog sees the old cat"])[0][:3]
+    assert long[0].text == tool.translate([vocabs.src.decode(ids)])[0]
 
 
 def test_score_is_that_of_forced_decoding(vocabs: Vocabs) -> None:
     tool, model = translator(vocabs), random_model(vocabs).requires_grad_(False)
-    for line, hypotheses in zip(LINES[:8], tool.search_lines(LINES[:8], num_best=3), strict=True):
-        assert len(hypotheses) == 3
+    for line, outputs in zip(LINES[:8], tool.search(LINES[:8], wanted(nbest=3)), strict=True):
+        assert len(outputs) == 3
         src = torch.tensor([[*vocabs.src.encode([line])[0], vocabs.src.eos]])
         memory = model.encode(src, torch.tensor([src.shape[1]]))
-        for h in hypotheses:
-            state, total = model.start(memory), 0.0
-            pieces = [vocabs.tgt.bos, *h.ids, vocabs.tgt.eos]
+        for found in outputs:
+            state, logps = model.start(memory), []
+            pieces = [vocabs.tgt.bos, *map(vocabs.tgt.id, found.pieces), vocabs.tgt.eos]
             for before, piece in itertools.pairwise(pieces):
                 out = model.step(torch.tensor([before]), memory, state)
-                total, state = total + float(out.logp[0, piece]), out.state
-            assert h.logp == pytest.approx(total, abs=1e-4)
+                logps.append(float(out.logp[0, piece]))
+                state = out.state
+            assert found.logps == pytest.approx(logps, abs=1e-4)
+            assert found.logp == pytest.approx(sum(logps), abs=1e-4)
+
+
+def test_given_outputs_are_scored_as_search_scores_its_own() -> None:
+    """Where a text has one split into pieces alone, both are the same `Output`."""
+    vocab = Vocab.train(
+        [text for pair in sentences(200, seed=9) for text in pair], size=64, kind="char", byte_fallback=False
+    )
+    tool, compared = translator(Vocabs(vocab, vocab)), 0
+    own = [
+        outputs[-1] for outputs in tool.search(LINES, wanted(nbest=3, prefix_text="der"))
+    ]  # else few begin as text does
+    for ours, theirs in zip(own, tool.force(LINES, [o.text for o in own]), strict=True):
+        if theirs.pieces == ours.pieces:
+            compared += 1
+            assert theirs.text == ours.text
+            assert theirs.logps == pytest.approx(ours.logps, abs=1e-4)
+            assert theirs.score == pytest.approx(ours.score, abs=1e-4)
+    assert compared > 10
+
+
+def test_force_of_blank_lines(vocabs: Vocabs) -> None:
+    tool, seen = translator(vocabs), Seen()
+    assert tool.force(["", "the dog", " "], ["", "", "Hund"])[::2] == [None, None]
+    empty = tool.force(["the dog"], [""])[0]
+    assert (empty.pieces, len(empty.logps)) == ([], 1)
+    lines = [Line(4, "", tgt=""), Line(5, " ", tgt="Hund"), Line(6, "the dog", tgt="der Hund")]
+    [_, _, scored] = tool.search_lines(lines, seen=seen)
+    assert (seen.blank, seen.unscored.first) == (2, [5])
+    assert (seen.logp, seen.pieces) == (scored[0].logp, len(scored[0].logps))
+
+
+def test_what_is_given_must_be_one_a_line(vocabs: Vocabs) -> None:
+    with pytest.raises(S2SError, match="2 source lines, but 1"):
+        translator(vocabs).force(["the", "dog"], ["der"])
+    with pytest.raises(S2SError, match="1 source lines, but 2"):
+        translator(vocabs).search(["the"], prefixes=["der", "die"])
+
+
+def test_prefixes_begin_outputs(vocabs: Vocabs) -> None:
+    tool = translator(vocabs)
+    prefixes = ["der alte" if i % 2 else "" for i in range(len(LINES))]
+    plain, found = tool.search(LINES), tool.search(LINES, prefixes=prefixes)
+    assert found[::2] == plain[::2]
+    pieces = [vocabs.tgt.piece(i) for i in vocabs.tgt.encode(["der alte"])[0]]
+    for outputs in found[1::2]:
+        assert outputs[0].pieces[: len(pieces)] == pieces
+        assert outputs[0].text.startswith("der alte")
+    assert tool.search(LINES[:3], wanted(prefix_text="der alte"))[1] == found[1]
+
+
+def test_samples_depend_on_seed_and_number_alone(vocabs: Vocabs) -> None:
+    tool = translator(vocabs)
+    found = tool.search(LINES, wanted(samples=4))
+    assert all(len(outputs) == 4 for outputs in found)
+    assert len({o.text for outputs in found for o in outputs}) > len(LINES)
+    texts = [[o.text for o in outputs] for outputs in found]
+    assert [[o.text for o in outputs] for outputs in tool.search(LINES, wanted(samples=4, flush_every=3))] == texts
+    lines = numbered(LINES)
+    assert [o.text for o in tool.search_lines(lines[7:9], wanted(samples=4))[1]] == texts[8]
+    assert best(tool.search(LINES, wanted(samples=4, seed=2))) != best(found)
+
+
+def test_mbr_ranks_candidates(vocabs: Vocabs) -> None:
+    tool = translator(vocabs)
+    samples = tool.search(LINES[:9], wanted(samples=8))
+    for drawn, ranked in zip(samples, tool.search(LINES[:9], wanted(samples=8, mbr="chrf")), strict=True):
+        assert {o.text for o in ranked} == {o.text for o in drawn}
+        utilities = [o.utility for o in ranked]
+        assert utilities == sorted(utilities, reverse=True)
+        assert len(ranked) == len({o.text for o in ranked})
+
+
+SENTENCES = "the dog sees the cat. the man hears! not today? here and the old man. the young dog knows."
+
+
+@pytest.mark.parametrize("options", [{}, {"nbest": 3}, {"samples": 3}, {"samples": 5, "mbr": "bleu"}])
+def test_long_lines_are_split_and_joined(vocabs: Vocabs, options: dict) -> None:
+    """A split line is what its parts are by themselves, joined by a space; nothing of it is left out."""
+    tool, seen = translator(vocabs), Seen()
+    settings = wanted(max_src_len=12, long_lines="split", align="words", **options)
+    lines = numbered(["the dog", SENTENCES])
+    whole = tool.search_lines(lines, settings, seen)[1]
+    assert (seen.split.count, seen.split.first, seen.cut.count) == (1, [2], 0)
+    assert len(whole[0].logps) > len(whole[0].pieces) + 1, "several ends"
+    assert all(o.logp == pytest.approx(sum(o.logps), abs=1e-4) for o in whole)
+    num_src = len(SENTENCES.split())
+    for o in whole:
+        assert sorted({tgt for _, tgt in o.alignment}) == list(range(len(o.text.split())))
+        assert {src for src, _ in o.alignment} <= set(range(num_src))
+    if not options.get("samples"):
+        assert whole[0].text == tool.search_lines(lines, settings.model_copy(update={"nbest": 1}))[1][0].text
+        scores = [o.score for o in whole]
+        assert scores == sorted(scores, reverse=True)
+    if not options:
+        count = lambda texts: [len(ids) for ids in vocabs.src.encode(texts)]  # noqa: E731
+        parts = [SENTENCES[start:end] for start, end in split(SENTENCES, 12, count)]
+        assert len(parts) > 1
+        assert whole[0].text == " ".join(tool.translate(parts))
+
+
+def test_tags_stand_before_each_part() -> None:
+    vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400, tags=["<2de>"])
+    vocabs = Vocabs(vocab, vocab)
+    tool = translator(vocabs)
+    settings = wanted(max_src_len=13, long_lines="split", align="words")
+    whole = tool.search(["<2de> " + SENTENCES], settings)[0][0]
+    count = lambda texts: [len(ids) for ids in vocab.encode(texts)]  # noqa: E731
+    parts = ["<2de> " + SENTENCES[start:end] for start, end in split(SENTENCES, 12, count)]
+    assert whole.text == " ".join(tool.translate(parts))
+    assert {src for src, _ in whole.alignment} <= set(range(1 + len(SENTENCES.split())))
+
+
+@pytest.mark.parametrize("between", ["words", "pieces"])
+def test_alignments_follow_the_attention(vocabs: Vocabs, between: str) -> None:
+    tool = translator(vocabs)
+    for line, outputs in zip(LINES, tool.search(LINES, wanted(align=between)), strict=True):
+        num_src = len(line.split()) if between == "words" else len(vocabs.src.encode([line])[0])
+        num_tgt = len(outputs[0].text.split()) if between == "words" else len(outputs[0].pieces)
+        assert [tgt for _, tgt in outputs[0].alignment] == list(range(num_tgt))
+        assert all(0 <= src < num_src for src, _ in outputs[0].alignment)
+    assert tool.search(LINES[:1])[0][0].alignment is None
 
 
 def test_ensemble_of_one_model_twice_is_that_model(vocabs: Vocabs) -> None:
@@ -95,12 +227,11 @@ def test_model_that_diverged_is_named(vocabs: Vocabs) -> None:
 
 
 def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Vocabs) -> None:
-    tool = Translator.load(bundle, runtime=CPU)
-    assert (tool.search.beam, tool.search.max_len) == (3, 12)
+    tool = Translator(bundle, runtime=CPU)
+    assert (tool.settings.beam, tool.settings.max_len) == (3, 12)
     assert tool.translate(LINES) == translator(vocabs).translate(LINES)
-    assert Translator.load(bundle, search=SearchSettings(beam=1), runtime=CPU).search == SearchSettings(
-        beam=1, max_len=12
-    )
+    told = Translator(bundle, search=SearchSettings(beam=1), runtime=CPU).settings
+    assert told == SearchSettings(beam=1, max_len=12)
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
@@ -113,64 +244,25 @@ def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
     vocabs = Vocabs(other, other)
     save_bundle(tmp_path / "other", weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, {})
     with pytest.raises(BundleError, match="different vocabularies"):
-        Translator.load(bundle, tmp_path / "other", runtime=CPU)
+        Translator(bundle, tmp_path / "other", runtime=CPU)
 
 
-def run_translate(bundle: Path, tmp_path: Path, lines: list[str], **settings: object) -> list[str]:
-    (tmp_path / "in").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    chosen = {"model": [bundle], "input": tmp_path / "in", "output": tmp_path / "out"} | settings
-    translate(TranslateSettings(**chosen), SearchSettings(), MACHINE)
-    text = (tmp_path / "out").read_text(encoding="utf-8")
-    assert text.endswith("\n")
-    return text[:-1].split("\n")
+def test_an_ensemble_needs_a_weight_for_each(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="1 weights for 2 models"):
+        Translator(bundle, bundle, runtime=CPU, weights=[1.0])
+    with pytest.raises(ConfigError, match="needs a model"):
+        Translator()
+    one, both = Translator(bundle, runtime=CPU), Translator(bundle, bundle, runtime=CPU, weights=[0.3, 0.7])
+    assert both.translate(LINES[:9]) == one.translate(LINES[:9])
 
 
-def test_formats_agree(bundle: Path, tmp_path: Path) -> None:
-    import json
+def test_the_package_has_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the README writes it."""
+    import s2s_cli
 
-    lines = [*LINES[:6], "", *LINES[6:12]]
-    text = run_translate(bundle, tmp_path, lines, window=4)
-    assert len(text) == 13
-    rows = [row.split("\t", 3) for row in run_translate(bundle, tmp_path, lines, window=5, format="tsv", nbest=2)]
-    assert [row[3] for row in rows if row[1] == "1"] == text
-    assert [int(row[0]) for row in rows] == sorted([*range(1, 14), *(n for n in range(1, 14) if n != 7)])
-    records = [json.loads(line) for line in run_translate(bundle, tmp_path, lines, format="jsonl", nbest=2)]
-    assert [r["line"] for r in records] == list(range(1, 14))
-    assert [r["hypotheses"][0]["text"] if r["hypotheses"] else "" for r in records] == text
-    assert records[6]["hypotheses"] == []
-
-
-def test_what_stands_at_the_output_is_replaced_last(bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.write_text("precious")
-    with pytest.raises(S2SError, match=r"no such file|does not exist"):
-        run_translate(bundle, tmp_path, LINES, input=tmp_path / "nothing")
-    (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b\x08torn")
-    with pytest.raises(S2SError, match=r"bad\.gz"):
-        run_translate(bundle, tmp_path, LINES, input=tmp_path / "bad.gz")
-    assert out.read_text() == "precious"
-    assert not (tmp_path / "out.part").exists()
-
-
-def test_a_device_is_written_as_it_is(bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").write_text("the dog\n")
-    settings = TranslateSettings(model=[bundle], input=tmp_path / "in", output=Path("/dev/null"))
-    translate(settings, SearchSettings(), MACHINE)
-    assert Path("/dev/null").is_char_device()
-    assert not Path("/dev/null.part").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"nbest": 2}, "nbest needs a format"), ({"nbest": 9, "format": "tsv"}, "more than beam")],
-)
-def test_settings_that_do_not_fit(bundle: Path, tmp_path: Path, settings: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run_translate(bundle, tmp_path, LINES[:2], **settings)
-
-
-def test_bad_bytes_are_told(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"the dog\n\xff\xfe dog\n")))
-    monkeypatch.setattr("sys.stdin", stdin)
-    assert len(run_translate(bundle, tmp_path, [], input=Path("-"))) == 2
-    assert "1 lines were repaired" in capsys.readouterr().err
+    assert s2s_cli.Translator is Translator
+    assert s2s_cli.Output is Output
+    with pytest.raises(AttributeError, match="no attribute 'Tranlator'"):
+        s2s_cli.Tranlator  # noqa: B018
+    monkeypatch.chdir(bundle.parent)
+    assert len(s2s_cli.Translator("bundle").translate(["the dog", ""])) == 2

@@ -14,7 +14,7 @@ from s2s_cli.data.loader import collate
 from s2s_cli.errors import ConfigError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Log, Runtime
-from s2s_cli.search.translate import Translator
+from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
 from s2s_cli.training.state import Progress
 from s2s_cli.training.train import _fresh_learner, train
@@ -143,7 +143,7 @@ def test_validation_scores_as_the_score_section_says(home: Path, dataset: Datase
     train(settings)
     record = Progress.read(tmp_path / "run" / "last" / "training" / "state.json").history[-1]
     assert "tok:char" in record["signature"]
-    output = Translator.load(tmp_path / "run", runtime=CPU).translate(dataset.valid_src)
+    output = Translator(tmp_path / "run", runtime=CPU).translate(dataset.valid_src)
     for metric in ("bleu", "chrf", "ter"):
         assert record[metric] == corpus_score(metric, output, [dataset.valid_tgt], settings.score).value
     with pytest.raises(ConfigError, match=r"score\.tokenize: the run has 'char', now '13a'"):

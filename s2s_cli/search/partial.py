@@ -1,0 +1,227 @@
+"""Where outputs are written: standard output as they come, files beside their final names, which they take when whole.
+
+What an interrupted command leaves is taken up by the same one: a small journal beside the files says which settings, models
+and texts they were made with, how many lines they hold and how many bytes that is. What else stands in them is cut off.
+"""
+
+import fcntl
+import glob
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count, groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import IO, Any
+
+from s2s_cli.errors import S2SError
+from s2s_cli.runtime import tell
+
+_EVERY = 1.0  # seconds between two records: what a kill can lose at most, beside the window in work
+
+
+class Writer:
+    """Use as a context. `lines` and `account` are what an interrupted command left, 0 and None at a fresh start.
+
+    `paths` are written together; `-` is standard output, devices and pipes are written as they are. With an `identity`, which
+    JSON can hold, files are kept and taken up again if that is the same. A `rank` writes parts, for `join_ranks` to join.
+    """
+
+    def __init__(self, paths: Sequence[Path], identity: dict[str, Any] | None = None, rank: int | None = None) -> None:
+        self._paths = list(paths)
+        self._suffix = ".part" if rank is None else f".part-{rank}"
+        self._is_final = rank is None
+        self._identity = identity if all(_is_regular(path) for path in self._paths) else None
+        self._files: list[IO[bytes]] = []
+        self._journal = _beside(self._paths[0], f"{self._suffix}.json")
+        self._recorded = 0.0
+        self._sizes: list[int] = []
+        self.lines = 0
+        self.account: dict[str, Any] | None = None
+
+    def __enter__(self) -> "Writer":
+        for path in self._paths:
+            if path.is_dir():
+                raise S2SError(f"{path} is a folder: name a file, or - for standard output")
+        try:
+            self._files = [self._open(path) for path in self._paths]
+            self._take_up()
+        except OSError as error:
+            raise _unwritable(self._paths, error) from error
+        return self
+
+    def _open(self, path: Path) -> IO[bytes]:
+        if path == Path("-"):
+            return sys.stdout.buffer
+        if not _is_regular(path):
+            return open(path, "wb")
+        beside = _beside(path, self._suffix)
+        file = open(beside, "ab")  # noqa: SIM115 - closed in __exit__
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(
+                os.fstat(file.fileno()), os.stat(beside)
+            ):  # renamed between our opening and locking
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            file.close()
+            raise S2SError(f"{path} is being written by another process: wait for it, or name another file") from None
+        return file
+
+    def _take_up(self) -> None:
+        """Find what an interrupted command left, cut off what is not recorded, or begin anew."""
+        record = self._record() if self._identity is not None else None
+        if record is not None:
+            self.lines, self.account, self._sizes = record["lines"], record["account"], record["sizes"]
+            tell(f"going on after line {self.lines:,} of {self._files[0].name}, which an interrupted command left")
+        else:
+            self._sizes = [0] * len(self._files)
+        for path, file, size in zip(self._paths, self._files, self._sizes, strict=True):
+            if _is_regular(path):
+                file.truncate(size)
+
+    def _record(self) -> dict[str, Any] | None:
+        """The journal, if it is one of the same work and its files are there."""
+        try:
+            record = json.loads(self._journal.read_text(encoding="utf-8"))
+            identity, sizes = record["identity"], record["sizes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if other := sorted(_differences(identity, self._identity)):
+            tell(f"{self._files[0].name} was begun with other {', '.join(other)}: starting anew")
+            return None
+        there = [os.fstat(file.fileno()).st_size for file in self._files]
+        if len(sizes) != len(there) or any(size > found for size, found in zip(sizes, there, strict=True)):
+            return None
+        return dict(record)
+
+    def write(self, texts: Sequence[bytes], lines: int, account: dict[str, Any]) -> None:
+        """Append to each file; these are then whole up to `lines` lines of the input, of which `account` tells."""
+        try:
+            for file, text in zip(self._files, texts, strict=True):
+                file.write(text)
+                file.flush()
+            self._sizes = [size + len(text) for size, text in zip(self._sizes, texts, strict=True)]
+            self.lines, self.account = lines, account
+            if time.monotonic() - self._recorded >= _EVERY:
+                self._note()
+        except BrokenPipeError:
+            raise  # who read standard output has enough
+        except OSError as error:
+            raise _unwritable(self._paths, error) from error
+
+    def _note(self) -> None:
+        """Record how far the files are whole."""
+        if self._identity is None:
+            return
+        for file in self._files:
+            os.fsync(file.fileno())
+        record = {"identity": self._identity, "lines": self.lines, "sizes": self._sizes, "account": self.account}
+        beside = self._journal.with_name(self._journal.name + ".tmp")
+        beside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        os.replace(beside, self._journal)
+        self._recorded = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            try:
+                self._end()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise _unwritable(self._paths, error) from error
+            return
+        keep = self._identity is not None and self.lines > 0
+        with suppress(OSError):  # a full disk: the record before holds
+            if keep:
+                self._note()
+        for path, file in zip(self._paths, self._files, strict=False):
+            if path == Path("-"):
+                continue
+            with suppress(OSError):
+                file.close()
+            if not keep and _is_regular(path):
+                _beside(path, self._suffix).unlink(missing_ok=True)
+        if keep:
+            name = _beside(self._paths[0], self._suffix)
+            tell(f"{name} keeps what was done, up to line {self.lines:,}: the same command goes on from there")
+        elif self._identity is not None:
+            self._journal.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        if not self._is_final:
+            self._note()
+        for path, file in zip(self._paths, self._files, strict=True):
+            file.flush()
+            if path == Path("-"):
+                continue
+            if _is_regular(path):
+                os.fsync(file.fileno())
+                if self._is_final:
+                    os.replace(_beside(path, self._suffix), path)
+            file.close()
+        if self._is_final and self._identity is not None:
+            self._journal.unlink(missing_ok=True)
+
+
+def join_ranks(paths: Sequence[Path], world: int, several_rows: bool) -> None:
+    """Join the parts that `world` ranks have written, to whom lines were dealt in turn, and remove them.
+
+    With `several_rows` the first path has any number of rows a line, each beginning with the line's number and a tab.
+    """
+    try:
+        for path in reversed(paths):  # the first is there when all are
+            beside = _beside(path, ".part")
+            with open(beside, "wb") as whole:
+                parts = [open(_beside(path, f".part-{rank}"), "rb") for rank in range(world)]  # noqa: SIM115 - closed below
+                try:
+                    whole.writelines(_in_turn(parts, several_rows and path == paths[0]))
+                finally:
+                    for part in parts:
+                        part.close()
+                whole.flush()
+                os.fsync(whole.fileno())
+            os.replace(beside, path)
+        for path in paths:
+            for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
+                left.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(paths, error) from error
+
+
+def _in_turn(parts: Sequence[IO[bytes]], several_rows: bool) -> Iterator[bytes]:
+    """The rows of a line of each part, again and again."""
+    lines = [map(itemgetter(1), groupby(part, _number)) if several_rows else zip(part) for part in parts]
+    for turn in count():
+        rows = next(lines[turn % len(lines)], None)
+        if rows is None:
+            return
+        yield from rows
+
+
+def _number(row: bytes) -> bytes:
+    return row.partition(b"\t")[0]
+
+
+def _is_regular(path: Path) -> bool:
+    return path != Path("-") and (path.is_file() or not path.exists())
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _differences(left: Any, right: Any, name: str = "") -> Iterator[str]:
+    """Dotted names of what is not the same in both."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in left.keys() | right.keys():
+            yield from _differences(left.get(key), right.get(key), f"{name}.{key}" if name else key)
+    elif left != right:
+        yield name
+
+
+def _unwritable(paths: Sequence[Path], error: OSError) -> S2SError:
+    return S2SError(f"{' and '.join(map(str, paths))} could not be written: {error.strerror or error}")

@@ -1,0 +1,353 @@
+"""The one way from source lines to outputs: the command, validation and Python users share it.
+
+N lines in, N lines out. A blank line stays blank and never meets the model; an over-long one is cut or split, and counted.
+Sentences are searched in batches of like length; their order, and where windows of the input end, show in nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
+from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
+from s2s_cli.data.corpus import blank
+from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.errors import BundleError, ConfigError, S2SError
+from s2s_cli.evaluation.pairwise import Utility, utility
+from s2s_cli.models.base import Seq2Seq
+from s2s_cli.runtime import Runtime
+from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
+from s2s_cli.search.forced import force, force_at_once
+from s2s_cli.search.logprobs import Ensemble
+from s2s_cli.search.mbr import by_utility
+from s2s_cli.search.output import Output, join
+from s2s_cli.search.phrases import specials_for
+from s2s_cli.search.sampling import sample
+from s2s_cli.search.sentences import Span, split
+from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
+
+Tick = Callable[[int], object]
+_PLAIN = TranslateSettings()
+
+
+class Line(NamedTuple):
+    """A source line under its number, from 1; what its output has to begin with; or the output that is to be scored."""
+
+    number: int
+    src: str
+    prefix: str = ""
+    tgt: str | None = None
+
+
+@dataclass
+class Lines:
+    """How many lines something happened to, and the numbers of the first of them."""
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, numbers: Sequence[int], count: int | None = None) -> None:
+        """More such lines: `count` of them, if `numbers` are only the first."""
+        self.count += len(numbers) if count is None else count
+        self.first = sorted([*self.first, *numbers[:10]])[:10]
+
+    def __str__(self) -> str:
+        return f"line {', '.join(map(str, self.first))}" + (", …" if self.count > len(self.first) else "")
+
+
+@dataclass
+class Seen:
+    """What happened to lines on their way. JSON can hold it, so that work that was interrupted keeps its account."""
+
+    lines: int = 0
+    blank: int = 0
+    cut: Lines = field(default_factory=Lines)
+    split: Lines = field(default_factory=Lines)
+    unscored: Lines = field(default_factory=Lines)
+    logp: float = 0.0
+    pieces: int = 0
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Take in another account, as `asdict` gives it."""
+        for name, value in other.items():
+            if isinstance(value, dict):
+                getattr(self, name).add(value["first"], value["count"])
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What is searched at once: a line, or a part of one that was split. `index` is the line's place in the window."""
+
+    index: int
+    part: int
+    line: Line
+    span: Span
+    head: str
+    ids: list[int]
+    prefix: list[int]
+    tgt: list[int]
+
+
+class Translator:
+    """Models and vocabularies, ready to translate. `Translator("run").translate(["…"])` is all that most need."""
+
+    def __init__(
+        self,
+        *paths: str | Path,
+        search: SearchSettings | None = None,
+        runtime: Runtime | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """From run folders (their best checkpoints) or bundles; several make an ensemble, which must share one vocabulary.
+
+        Of `search`, the fields that were given count; the others are as the (first) model was validated. `runtime` is the
+        machine, chosen by itself if None is given (`Runtime.start(RuntimeSettings(device="cpu", threads=2))`). `weights` are
+        those of the ensemble's models. Raises BundleError for what is no whole model, ConfigError for settings that conflict.
+        """
+        runtime = runtime or Runtime.start(RuntimeSettings())
+        if not paths:
+            raise ConfigError('Translator needs a model: name a run folder or bundle, as in Translator("run")')
+        bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
+        for other in bundles[1:]:
+            if other.vocabs.fingerprints != bundles[0].vocabs.fingerprints:
+                raise BundleError(
+                    f"{other.path} and {bundles[0].path} have different vocabularies: an ensemble shares one"
+                )
+        if weights and len(weights) != len(paths):
+            raise ConfigError(f"{len(weights)} weights for {len(paths)} models: name one for each, in their order")
+        settings = bundles[0].search
+        if search is not None:
+            settings = SearchSettings.model_validate(settings.model_dump() | search.model_dump(exclude_unset=True))
+        models = [bundle.load_model(runtime.device) for bundle in bundles]
+        self._have(models, bundles[0].vocabs, settings, runtime, weights)
+
+    @classmethod
+    def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":
+        """From models in memory, ready to translate: for validation."""
+        translator = cls.__new__(cls)
+        translator._have(models, vocabs, search, runtime)
+        return translator
+
+    def _have(
+        self,
+        models: list[Seq2Seq],
+        vocabs: Vocabs,
+        search: SearchSettings,
+        runtime: Runtime,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self.model = Ensemble(models, list(weights) if weights else None)
+        self.vocabs, self.settings, self.runtime = vocabs, search, runtime
+        self.specials = specials_for(vocabs.tgt, search)
+
+    def translate(self, lines: Iterable[str], tick: Tick | None = None) -> list[str]:
+        """One target line for each source line; `tick` hears of each batch of lines done."""
+        return [outputs[0].text if outputs else "" for outputs in self._each(_numbered(lines), _PLAIN, tick)]
+
+    def search(
+        self,
+        lines: Iterable[str],
+        settings: TranslateSettings = _PLAIN,
+        prefixes: Sequence[str] | None = None,
+    ) -> list[list[Output]]:
+        """The outputs of each line, best first; none for a blank line.
+
+        `settings` are those of the command: `nbest`, `samples` and `seed`, `mbr`, `align`, `max_src_len`, `long_lines`; files
+        and formats have no say here. Each output begins with its line of `prefixes` (or with `prefix_text`).
+        """
+        sources = list(lines)
+        if prefixes is None:
+            prefixes = [settings.prefix_text] * len(sources)
+        return list(self._each(map(Line, _numbers(sources), sources, _as_many(sources, prefixes)), settings))
+
+    def force(
+        self, lines: Iterable[str], outputs: Sequence[str], settings: TranslateSettings = _PLAIN
+    ) -> list[Output | None]:
+        """How probable each line's given output is, as an `Output`; None for a blank line that has one (see `search`)."""
+        sources = list(lines)
+        given = map(Line, _numbers(sources), sources, [""] * len(sources), _as_many(sources, outputs))
+        return [found[0] if found else None for found in self._each(given, settings)]
+
+    def _each(
+        self, lines: Iterable[Line], settings: TranslateSettings, tick: Tick | None = None
+    ) -> Iterator[list[Output]]:
+        lines = iter(lines)
+        while window := list(islice(lines, settings.flush_every)):
+            yield from self.search_lines(window, settings, tick=tick)
+
+    def search_lines(
+        self,
+        lines: Sequence[Line],
+        settings: TranslateSettings = _PLAIN,
+        seen: Seen | None = None,
+        tick: Tick | None = None,
+        score: ScoreSettings | None = None,
+    ) -> list[list[Output]]:
+        """The outputs of a window of lines; see `search`. `score` has options of the metric that `mbr` names."""
+        seen = seen if seen is not None else Seen()
+        judge = utility(settings.mbr, score or ScoreSettings()) if settings.mbr != "no" else None
+        units = self._units(lines, settings, seen)
+        found: dict[int, list[Output]] = {}
+        places = sorted(range(len(units)), key=lambda i: _length(units[i]))
+        for batch in self._batches(places, units, settings):
+            hypotheses = self._search([units[i] for i in batch], settings)
+            for i, ones in zip(batch, hypotheses, strict=True):
+                if not ones:
+                    raise S2SError(
+                        f"the model gives line {units[i].line.number} no output of finite probability: it has diverged"
+                    )
+                found[i] = self._outputs(units[i], ones, settings, judge)
+            if tick is not None:
+                tick(sum(units[i].part == 0 for i in batch))
+        results: list[list[Output]] = [[] for _ in lines]
+        for index, parts in groupby(range(len(units)), key=lambda i: units[i].index):
+            drawn = settings.samples > 0 and judge is None
+            results[index] = join([found[i] for i in parts], settings.nbest, settings.align == "words", drawn)
+        for line, outputs in zip(lines, results, strict=True):
+            if line.tgt is not None and outputs:
+                seen.logp, seen.pieces = seen.logp + outputs[0].logp, seen.pieces + len(outputs[0].logps)
+        return results
+
+    def _units(self, lines: Sequence[Line], settings: TranslateSettings, seen: Seen) -> list[_Unit]:
+        """What is to be searched, line by line; and the account of the lines."""
+        src, tgt = self.vocabs.src, self.vocabs.tgt
+        full = [i for i, line in enumerate(lines) if not blank(line.src)]
+        seen.lines, seen.blank = seen.lines + len(lines), seen.blank + len(lines) - len(full)
+        seen.unscored.add([line.number for line in lines if blank(line.src) and line.tgt and not blank(line.tgt)])
+        prefixes = tgt.encode([lines[i].prefix for i in full])
+        forced = tgt.encode([lines[i].tgt or "" for i in full])
+        units: list[_Unit] = []
+        encoded = src.encode([lines[i].src for i in full])
+        for i, ids, prefix, given in zip(full, encoded, prefixes, forced, strict=True):
+            line, most = lines[i], settings.max_src_len
+            if len(ids) > most and settings.long_lines == "split":
+                seen.split.add([line.number])
+                head = src.tags_of(line.src)
+                units += self._parts(i, line, head, prefix, most)
+                continue
+            if len(ids) > most:
+                seen.cut.add([line.number])
+            if ids:
+                units.append(_Unit(i, 0, line, Span(0, len(line.src)), "", ids[:most], prefix, given))
+        return units
+
+    def _parts(self, index: int, line: Line, head: str, prefix: list[int], most: int) -> Iterator[_Unit]:
+        """The parts of a line that is longer than `most` pieces. Each begins with the line's tags, the first with its prefix."""
+        src = self.vocabs.src
+        body = line.src[len(head) :]
+        room = max(1, most - len(src.encode([head])[0]))
+        spans = split(body, room, lambda texts: [len(ids) for ids in src.encode(texts)])
+        for part, (start, end) in enumerate(spans):
+            ids = src.encode([head + body[start:end]])[0][:most]  # a single character may be more
+            span = Span(start + len(head), end + len(head))
+            yield _Unit(index, part, line, span, head, ids, prefix if part == 0 else [], [])
+
+    def _batches(self, order: list[int], units: list[_Unit], settings: TranslateSettings) -> Iterator[list[int]]:
+        """Units of like length, so many that positions times hypotheses stay within the budget."""
+        rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
+        batch: list[int] = []
+        for i in order:  # from short to long: the last of a batch is its longest
+            if batch and (len(batch) + 1) * (_length(units[i]) + 1) * rows > self.settings.search_tokens:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _search(self, units: list[_Unit], settings: TranslateSettings) -> list[list[Hypothesis]]:
+        """The hypotheses of a batch, by the strategy that the settings ask for."""
+        eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
+        src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
+        src = torch.full((len(units), int(src_len.max())), pad)
+        for row, unit in enumerate(units):
+            src[row, : len(unit.ids) + 1] = torch.tensor([*unit.ids, eos])
+        attention = settings.align != "no"
+        with self.runtime.autocast():
+            memory = self.model.encode(src.to(device), src_len.to(device))
+            state = self.model.start(memory)
+            step, specials = self.model.step, self.specials
+            if units[0].line.tgt is not None:
+                given = [unit.tgt for unit in units]
+                if attention or self.settings.coverage_penalty:
+                    scored = force(step, memory, state, given, specials, self.settings, attention)
+                else:
+                    scored = force_at_once(self.model, memory, given, specials, self.settings)
+                return [[one] for one in scored]
+            limits = limits_for([len(unit.ids) for unit in units], self.settings)
+            prefixes = [unit.prefix for unit in units] if any(unit.prefix for unit in units) else None
+            if settings.samples:
+                seeds = [_seed(settings.seed, unit) for unit in units]
+                return sample(
+                    step, memory, state, limits, specials, self.settings, seeds, settings.samples, attention, prefixes
+                )
+            return beam_search(
+                step, memory, state, limits, specials, self.settings, settings.nbest, attention, prefixes
+            )
+
+    def _outputs(
+        self, unit: _Unit, hypotheses: list[Hypothesis], settings: TranslateSettings, judge: Utility | None
+    ) -> list[Output]:
+        """The hypotheses of a unit as outputs, in the order that the settings ask for."""
+        tgt = self.vocabs.tgt
+        outputs = [
+            Output(
+                # A carriage return at the end would be taken for a part of the line end by whoever reads the output.
+                text=tgt.decode(h.ids).rstrip("\r"),
+                score=h.score,
+                logp=h.logp,
+                pieces=[tgt.piece(i) for i in h.ids],
+                logps=h.logps,
+                alignment=None if settings.align == "no" else _links(self.vocabs.src, tgt, unit, h, settings.align),
+            )
+            for h in hypotheses
+        ]
+        return by_utility(outputs, judge, settings.samples > 0) if judge is not None else outputs
+
+
+def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between: str) -> list[Link]:
+    """The links of a hypothesis, with source positions in the whole line and target positions in the unit."""
+    if hypothesis.attention is None:
+        raise ConfigError("align: this model has no attention over its source, so nothing can be aligned: leave it out")
+    start, end = unit.span
+    before = unit.line.src[:start]
+    if between == "pieces":
+        head, offset = len(src.encode([unit.head])[0]), len(src.encode([before.rstrip()])[0])
+        links = piece_links(hypothesis.attention)
+    else:
+        head, offset = len(unit.head.split()), len(before.split())
+        offset -= bool(before and not before[-1].isspace())  # a word goes on here
+        words = words_of(src, unit.ids, unit.head + unit.line.src[start:end])
+        links = word_links(hypothesis.attention, words, words_of(tgt, hypothesis.ids))
+    return [(place if place < head else place - head + offset, at) for place, at in links]
+
+
+def _length(unit: _Unit) -> int:
+    return max(len(unit.ids), len(unit.tgt))
+
+
+def _seed(seed: int, unit: _Unit) -> int:
+    """A seed for each line, so that what is drawn for it depends on no other."""
+    digest = blake2b(f"{seed} {unit.line.number} {unit.part}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def _numbers(lines: Sequence[str]) -> range:
+    return range(1, len(lines) + 1)
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[Line]:
+    return (Line(number, line) for number, line in enumerate(lines, start=1))
+
+
+def _as_many(lines: Sequence[str], others: Sequence[str]) -> Sequence[str]:
+    if len(others) != len(lines):
+        raise S2SError(f"{len(lines)} source lines, but {len(others)} prefixes or outputs: give one for each")
+    return others

@@ -1,0 +1,116 @@
+"""Files that take their names when whole, and what an interrupted command leaves of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from s2s_cli.errors import S2SError
+from s2s_cli.search.partial import Writer, join_ranks
+
+SAME = {"model": ["abc"], "search": {"beam": 5}}
+
+
+def begin(path: Path, identity: dict | None = SAME, error: type[BaseException] = KeyboardInterrupt) -> None:
+    """Write two windows and half of a third, and stop."""
+
+    def work() -> None:
+        with Writer([path], identity) as writer:
+            writer.write([b"one\n"], 1, {"cut": 1})
+            writer.write([b"two\nthree\n"], 3, {"cut": 2})
+            writer._files[0].write(b"fo")
+            raise error
+
+    with pytest.raises(error):
+        work()
+
+
+def test_it_goes_on_where_it_was_whole(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "out"
+    begin(path)
+    assert not path.exists()
+    assert "out.part keeps what was done, up to line 3" in capsys.readouterr().err
+    with Writer([path], SAME) as writer:
+        assert (writer.lines, writer.account) == (3, {"cut": 2})
+        writer.write([b"four\n"], 4, {})
+    assert path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"model": ["abc"], "search": {"beam": 4}}, "search.beam"),
+        ({"model": ["def"], "search": {"beam": 5}}, "model"),
+        ({"model": ["abc"], "search": {"beam": 5}, "prefix": "x"}, "prefix"),
+    ],
+)
+def test_other_work_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture, other: dict, named: str) -> None:
+    path = tmp_path / "out"
+    begin(path)
+    with Writer([path], other) as writer:
+        assert (writer.lines, writer.account) == (0, None)
+        writer.write([b"new\n"], 1, {})
+    assert f"out.part was begun with other {named}: starting anew" in capsys.readouterr().err
+    assert path.read_bytes() == b"new\n"
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no journal", "no JSON", "other JSON"])
+def test_what_does_not_fit_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
+    path, journal = tmp_path / "out", tmp_path / "out.part.json"
+    begin(path)
+    if damage == "cut short":
+        (tmp_path / "out.part").write_bytes(b"one\n")
+    elif damage == "no journal":
+        journal.unlink()
+    else:
+        journal.write_text("{" if damage == "no JSON" else json.dumps([1, 2]))
+    with Writer([path], SAME) as writer:
+        assert writer.lines == 0
+        writer.write([b"new\n"], 1, {})
+    assert path.read_bytes() == b"new\n"
+
+
+def test_what_cannot_be_gone_on_with_is_removed(tmp_path: Path) -> None:
+    """Nothing whole yet, or no way to know whether it would be the same work; what stood there stays."""
+    path = tmp_path / "out"
+    path.write_text("precious")
+    begin(path, identity=None, error=S2SError)
+    with pytest.raises(S2SError), Writer([path], SAME):
+        raise S2SError("bad input")
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with Writer([path], SAME) as writer:
+        writer.write([b"one\n"], 1, {})
+        with pytest.raises(S2SError, match="being written by another process"), Writer([path], SAME):
+            pass
+    assert path.read_bytes() == b"one\n"
+
+
+def test_devices_are_written_as_they_are(tmp_path: Path) -> None:
+    with Writer([Path("/dev/null")], SAME) as writer:
+        writer.write([b"one\n"], 1, {})
+    assert Path("/dev/null").is_char_device()
+    assert not Path("/dev/null.part").exists()
+    with pytest.raises(S2SError, match="is a folder"), Writer([tmp_path], SAME):
+        pass
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("num", [0, 1, 2, 7])
+def test_parts_are_joined_in_order(tmp_path: Path, world: int, num: int) -> None:
+    paths = [tmp_path / "out", tmp_path / "links"]
+    for rank in range(world):
+        with Writer(paths, SAME, rank) as writer:
+            mine = range(1 + rank, num + 1, world)
+            rows = [f"{n}\t{k}\ta\n" for n in mine for k in range(n % 3 + 1)]
+            writer.write(["".join(rows).encode(), "".join(f"{n}\n" for n in mine).encode()], len(mine), {})
+    join_ranks(paths, world, several_rows=True)
+    expected = [f"{n}\t{k}\ta" for n in range(1, num + 1) for k in range(n % 3 + 1)]
+    assert paths[0].read_text().split("\n")[:-1] == expected
+    assert paths[1].read_text().split("\n")[:-1] == [str(n) for n in range(1, num + 1)]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

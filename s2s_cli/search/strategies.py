@@ -158,6 +158,7 @@ def search(
     repeated = number.repeat_interleave(num_rows)
     tokens = torch.full_like(repeated, specials.bos)
     live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
+    firsts = number[:, None] * num_rows  # of each sentence's rows
     looks = attention or settings.coverage_penalty > 0.0
     alive, records = list(range(num_sentences)), list[Record]()
     while alive:
@@ -173,15 +174,16 @@ def search(
             covered = live.covered + covered
         live = _Live(out.state, live.prefix, covered)
         ends = found.piece == specials.eos
-        rows = torch.arange(len(alive), device=totals.device)[:, None] * num_rows + found.origin  # [b, M]
+        chooses = found.piece.shape[1] > num_rows  # or else each hypothesis goes on by itself until it ends
+        rows = firsts[: len(alive)] + found.origin  # [b, M]
         scores = _scores(found, ends, rows, covered, sentences.memory.mask, settings, length + 1, num_rows)
-        kept = torch.cat([sentences.kept, scores], dim=1).topk(num_best, dim=1).values
-        sentences = replace(sentences, kept=kept)
+        if chooses:
+            kept = torch.cat([sentences.kept, scores], dim=1).topk(num_best, dim=1).values
+            sentences = replace(sentences, kept=kept)
         ended = (sentences.number, scores, rows[:, :num_rows], found.logp[:, :num_rows])
 
         totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
         goes_on = _may_improve(totals, sentences).tolist()
-        in_place = rows.shape[1] == num_rows and all(goes_on)  # each hypothesis continues itself
         if not all(goes_on):
             slots = torch.tensor(
                 [slot for slot, yes in enumerate(goes_on) if yes], dtype=torch.long, device=rows.device
@@ -190,7 +192,7 @@ def search(
             alive = [sentence for sentence, yes in zip(alive, goes_on, strict=True) if yes]
         rows, tokens, logps = (t.flatten() for t in going)
         records.append(Record(*ended, tokens, rows, logps, out.attention if attention else None))
-        live = live if in_place else live.select(rows)
+        live = live.select(rows) if chooses or not all(goes_on) else live
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
     return assemble(records, num_best, memory.mask.sum(dim=1).tolist())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from s2s_cli.config.section import Flag, NonNegativeInt, Section
 
@@ -64,7 +64,7 @@ class TranslateSettings(Section):
 
     model: Annotated[list[Path], Flag("-m")] = Field(default=[Path("run")], min_length=1)
     """Run folder (its best checkpoint) or bundle; several make an ensemble."""
-    weight: list[PositiveFloat] = []
+    weight: list[float] = []
     """Weight of each model of an ensemble, in their order (equal ones, if none are given)."""
     input: Annotated[Path, Flag("-i")] = Path("-")
     """Source text, plain or compressed; - reads standard input."""
@@ -100,10 +100,6 @@ class TranslateSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "TranslateSettings":
-        if self.weight and len(self.weight) != len(self.model):
-            raise ValueError(
-                f"{len(self.weight)} weights for {len(self.model)} models: give one for each, in their order"
-            )
         if self.samples and self.nbest > 1:
             raise ValueError("samples and nbest are two ways to get several outputs: leave out one of them")
         if self.mbr != "no" and max(self.samples, self.nbest) < 2:

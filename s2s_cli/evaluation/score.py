@@ -61,6 +61,8 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
         raise ConfigError(f"--analyze would write its page over {settings.analyze}: name another file")
     if settings.paired != "none" and len(paths) < 2:
         raise ConfigError("a paired test needs two systems: name both with -i, or one with --baseline")
+    if Path("-") in every and sys.stdin.isatty():
+        print("s2s score: reading lines from the keyboard; Ctrl-D ends them, -i names a file", file=sys.stderr)
     texts = {path: list(read_lines(path)) for path in every}
     counts = {path: len(lines) for path, lines in texts.items()}
     if len(set(counts.values())) > 1:

@@ -120,8 +120,6 @@ class Translator:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} have different vocabularies: an ensemble shares one"
                 )
-        if weights and len(weights) != len(paths):
-            raise ConfigError(f"{len(weights)} weights for {len(paths)} models: name one for each, in their order")
         settings = bundles[0].search
         if search is not None:
             settings = SearchSettings.model_validate(settings.model_dump() | search.model_dump(exclude_unset=True))
@@ -314,8 +312,7 @@ class Translator:
 
 def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between: str) -> list[Link]:
     """The links of a hypothesis, with source positions in the whole line and target positions in the unit."""
-    if hypothesis.attention is None:
-        raise ConfigError("align: this model has no attention over its source, so nothing can be aligned: leave it out")
+    assert hypothesis.attention is not None  # search has asked for it, and refuses models that have none
     start, end = unit.span
     before = unit.line.src[:start]
     if between == "pieces":

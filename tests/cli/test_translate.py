@@ -122,6 +122,39 @@ def test_long_lines(translate: Translate) -> None:
     assert len(lines(done.out)[1]) > 2 * len(lines(cut.out)[1])
 
 
+def test_a_model_without_attention(translate: Translate, s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """It does all but align; and joins an ensemble with another kind of model, by weight."""
+    model = [
+        "--preset",
+        "rnn-basic",
+        "--family",
+        "rnn",
+        "--emb-dim",
+        16,
+        "--dim",
+        16,
+        "--max-updates",
+        2,
+        "--valid-every",
+        2,
+    ]
+    done = s2s.run("train", *model, *FP32, "--batch-tokens", 200, "--max-len", 9, "--run", tmp_path / "rnn", cwd=home)
+    assert done.code == 0, done.err
+    text = b"the dog\n\nthe old cat sees\n"
+    options = ["-m", tmp_path / "rnn", "--max-len", 9]
+    assert len(lines(translate(*options, "--samples", 3, "--mbr", "chrf", stdin=text).out)) == 3
+    scored = s2s.run("translate", *options, "-i", "test.src", "--force", "test.tgt", cwd=home)
+    assert len(lines(scored.out)) == 24
+    for extra in (["--align", "words"], ["--align", "pieces", "--force", "test.tgt"]):
+        refused = s2s.run("translate", *options, "-i", "test.src", *extra, "--format", "tsv", cwd=home)
+        assert (refused.code, refused.out) == (2, b"")
+        assert "attention" in refused.err
+    both = ["-m", home / "run", "-m", tmp_path / "rnn", "--max-len", 24]
+    plain = translate("-m", home / "run", "-i", "test.src").out
+    assert translate(*both, "--weight", 1, "--weight", 0, "-i", "test.src").out == plain
+    assert translate(*both, "--weight", 1, "--weight", 5, "-i", "test.src").out != plain
+
+
 def test_a_line_in_gives_a_line_out(s2s: Zygote, home: Path, run: Path) -> None:
     """With `--flush-every 1`, before the input ends."""
     fifo = home / "lines.fifo"
@@ -275,7 +308,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
         ["test.src ends after line 24", "train.tgt goes on"],
     ),
     "weights for other models": (["--weight", 1, "--weight", 2], ["2 weights for 1 models"]),
-    "weight of nothing": (["--weight", 0], ["translate.weight", "greater than 0"]),
+    "weight of nothing": (["--weight", 0], ["weights of an ensemble", "at least one above"]),
     "alignments over the source": (["-i", "test.src", "--alignments", "test.src"], ["would write over test.src"]),
     "unknown utility": (["--mbr", "comet"], ["translate.mbr", "'chrf', 'bleu' or 'rouge'"]),
 }

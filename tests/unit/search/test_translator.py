@@ -1,5 +1,6 @@
 """From lines to lines: none is lost, none is added, and none depends on the others."""
 
+import io
 import itertools
 import random
 from pathlib import Path
@@ -8,13 +9,14 @@ import pytest
 import torch
 from samples import random_model, sentences
 
-from s2s_cli.config import SearchSettings, TranslateSettings
-from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
+from s2s_cli.data.vocab import TextRules, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
+from s2s_cli.search.translate import translate
 from s2s_cli.search.translator import Line, Seen, Translator
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -266,3 +268,34 @@ def test_the_package_has_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
         s2s_cli.Tranlator  # noqa: B018
     monkeypatch.chdir(bundle.parent)
     assert len(s2s_cli.Translator("bundle").translate(["the dog", ""])) == 2
+
+
+def test_the_keyboard_is_answered_line_by_line(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    class Keyboard(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    windows = []
+
+    def spy(self: Translator, lines: list[Line], *_: object) -> list[list[Output]]:
+        windows.append([line.src for line in lines])
+        return [[] for _ in lines]
+
+    monkeypatch.setattr(Translator, "search_lines", spy)
+    for options, expected in (({}, [["the dog"], ["a cat"]]), ({"flush_every": 2}, [["the dog", "a cat"]])):
+        windows.clear()
+        monkeypatch.setattr("sys.stdin", Keyboard(io.BufferedReader(io.BytesIO(b"the dog\na cat\n"))))
+        translate(wanted(model=[bundle], output=Path("/dev/null"), **options), SearchSettings(), RuntimeSettings())
+        assert windows == expected
+        assert "reading lines from the keyboard" in capsys.readouterr().err
+
+
+def test_text_rules_hold_for_what_is_translated_and_given() -> None:
+    """Case and Unicode form as at training: the vocabulary knows them, source, prefix and given output alike."""
+    rules = TextRules(normalize="nfkc", lowercase=True)
+    vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400, rules=rules)
+    tool = translator(Vocabs(vocab, vocab))
+    plain, other = ["the dog fits"], ["THE dog ﬁts"]
+    assert tool.search(plain) == tool.search(other)
+    assert tool.force(plain, plain) == tool.force(other, other)
+    assert tool.search(plain, prefixes=plain) == tool.search(other, prefixes=other)

@@ -151,7 +151,9 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
         inner = [_kind(a) for a in get_args(annotation) if a is not type(None)]
-        return inner[0]
+        if len(inner) == 1:
+            return inner[0]
+        return str, "|".join(metavar or f"<{kind.__name__}>" for kind, metavar in inner)
     if get_origin(annotation) is Literal:
         return str, "|".join(str(a) for a in get_args(annotation))
     if get_origin(annotation) is list:

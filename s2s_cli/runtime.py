@@ -9,8 +9,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from typing import IO, Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
@@ -47,7 +49,7 @@ class Runtime:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _is_bf16_fast(name))
-        dtype = torch.bfloat16 if bf16 else torch.float32
+        dtype = torch.bfloat16 if bf16 else torch.float16 if settings.precision == "fp16" else torch.float32
         if not join or int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return cls(torch.device(name), dtype)
         if name == "cuda":
@@ -74,30 +76,62 @@ class Runtime:
         dist.all_reduce(total)
         return float(total)
 
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message; the same sums then stand in each."""
+    def mean_gradients(self, parameters: Sequence[torch.nn.Parameter], weight: int, sums: Tensor) -> Tensor:
+        """Put the mean of all processes' gradients, by their weights, into each; returns `sums` [N] of all, added up.
+
+        Once an update, in one message, and without waiting for the device.
+        """
         if self.world == 1:
-            return
-        grads = []
+            return sums
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            grads.append(parameter.grad)
-        flat = torch.cat([grad.flatten() for grad in grads])
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        sizes = [grad.numel() for grad in grads]
+        flat = torch.cat([*(grad.flatten() for grad in grads), sums.to(grads[0].dtype), grads[0].new_full((1,), weight)])
+        flat[: sum(sizes)] *= weight
         dist.all_reduce(flat)
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
+        *means, sums, weights = flat.split([*sizes, len(sums), 1])
+        for grad, part in zip(grads, means, strict=True):
+            grad.copy_(part.view_as(grad) / weights)
+        return sums.double()
 
-    def share(self, value: Any) -> Any:
-        """The main process's value, which JSON can hold, in all of them."""
+    def share(self, value: Any, source: int = 0) -> Any:
+        """The main process's value, which JSON can hold, in all of them; or that of another one."""
         if self.world == 1:
             return value
         data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=self.device)
         size = torch.tensor(len(data), device=self.device)
-        dist.broadcast(size, 0)
-        data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8, device=self.device)
-        dist.broadcast(data, 0)
+        dist.broadcast(size, source)
+        data = data if self.rank == source else torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        dist.broadcast(data, source)
         return json.loads(bytes(data.tolist()))
+
+    def spread(self, tensors: Sequence[Tensor], source: int) -> None:
+        """Fill tensors, of one type, with those of the process `source`, in one message."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.broadcast(flat, source)
+        if self.rank != source:
+            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copies, in the main process's memory, of the tensors of all processes, whose names differ; the others get none."""
+        found: dict[str, Tensor] = {}
+        for source in range(self.world):
+            shapes = self.share({name: [*t.shape] for name, t in tensors.items()}, source)
+            types = self.share({name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()}, source)
+            for name, shape in shapes.items():
+                mine = self.rank == source
+                there = tensors[name].detach() if mine else torch.empty(shape, dtype=getattr(torch, types[name]))
+                there = there.to(self.device).contiguous()
+                if self.world > 1:
+                    dist.broadcast(there, source)
+                if self.is_main:
+                    found[name] = there.to("cpu", copy=True)
+        return found
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Matrix products inside compute in `dtype`."""
@@ -109,6 +143,21 @@ class Runtime:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         name = f"{self.world} × {name}" if self.world > 1 else name
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; on a CPU, each of the processes of this machine has its part of what is available."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # Linux also knows what it could take back, and what limits a container
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").split("\n")
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        group = Path("/sys/fs/cgroup")
+        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _is_bf16_fast(device: str) -> bool:
@@ -135,6 +184,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.signum = 0
+        self._at_once = ""
 
     def __enter__(self) -> "StopSignal":
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -148,11 +198,62 @@ class StopSignal:
         if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = signum
+        if self._at_once:
+            raise Interrupted(signum, self._at_once)
+
+    @contextlib.contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Within, a signal raises Interrupted wherever the work stands: for work that is given up, such as a validation."""
+        self.check()
+        self._at_once = message
+        try:
+            yield
+        finally:
+            self._at_once = ""
 
     def check(self, _done: int = 0) -> None:
         """Raise Interrupted if a signal has come: for work that is given up, such as a validation."""
         if self.signum:
             raise Interrupted(self.signum, "interrupted")
+
+
+class Background:
+    """A thread that does one job at a time; what goes wrong in it is raised where the next thing is asked of it."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Begin a job, once the one before is done."""
+        self.wait()
+
+        def work() -> None:
+            try:
+                job()
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="s2s-writer")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end of the job."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def wait(self) -> None:
+        """Wait for the end of the job, and raise what went wrong in it."""
+        self.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has gone wrong, without waiting."""
+        error, self._error = self._error, None
+        if error is not None:
+            self.join()
+            raise error
 
 
 @contextlib.contextmanager
@@ -173,15 +274,17 @@ class Log:
 
     def __init__(self, folder: Path, silent: bool = False) -> None:
         self._silent = silent
+        self.also: Callable[..., None] | None = None  # hears of all numbers, as `metrics` does
         self._metrics = folder / "metrics.jsonl"
         if not silent:
             self._text: IO[str] = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - for the whole run
 
-    def say(self, message: str) -> None:
-        """One line for people."""
+    def say(self, message: str, screen: bool = True) -> None:
+        """One line for people; without `screen`, for those who read `train.log` alone."""
         if self._silent:
             return
-        tell(message)
+        if screen:
+            tell(message)
         self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
         self._text.flush()
 
@@ -200,11 +303,13 @@ class Log:
         os.replace(beside, self._metrics)
 
     def metrics(self, kind: str, update: int, **numbers: object) -> None:
-        """One JSON object: `kind` is train or valid."""
+        """One JSON object: `kind` is train, valid or average."""
         if self._silent:
             return
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **numbers}) + "\n")
+        if self.also is not None:
+            self.also(kind, update, **numbers)
 
 
 def tell(message: str) -> None:

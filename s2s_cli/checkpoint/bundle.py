@@ -179,21 +179,25 @@ def load_weights(model: Seq2Seq, path: Path) -> None:
     load_tensors(weights_of(model), path)
 
 
-def load_tensors(into: dict[str, Tensor], path: Path) -> None:
-    """Copy a safetensors file into tensors of the same names, shapes and types; BundleError names the first that differs."""
+def load_tensors(into: dict[str, Tensor], path: Path, some: bool = False) -> None:
+    """Copy a safetensors file into tensors of the same names, shapes and types; BundleError names the first that differs.
+
+    With `some`, the file may hold more than these.
+    """
     with open_tensors(path) as file:
-        if different := into.keys() ^ set(file.keys()):
+        there = set(file.keys())
+        if different := into.keys() - there if some else into.keys() ^ there:
             raise BundleError(
                 f"{path} and its settings disagree about these tensors: {', '.join(sorted(different)[:5])}"
             )
         for name, tensor in into.items():
-            there = file.get_tensor(name)
-            if there.shape != tensor.shape or there.dtype != tensor.dtype:
+            found = file.get_tensor(name)
+            if found.shape != tensor.shape or found.dtype != tensor.dtype:
                 raise BundleError(
-                    f"{path}: {name} is {tuple(there.shape)} {there.dtype}, "
+                    f"{path}: {name} is {tuple(found.shape)} {found.dtype}, "
                     f"its settings make it {tuple(tensor.shape)} {tensor.dtype}"
                 )
-            tensor.copy_(there)
+            tensor.copy_(found)
 
 
 @contextmanager

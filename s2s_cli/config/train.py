@@ -31,8 +31,9 @@ class TrainSettings(Section):
     """Stop in time, such as 50m, 3h or 1h30m: the learning rate falls to its end over the last quarter (cosine and linear: over
     all of it), and an average of the best checkpoints is scored last. Such a run goes on where it was stopped, but as no clock
     runs twice alike, not to the same bits."""
-    batch_tokens: PositiveInt = 4096
-    """Positions of a batch on its longer side, padding included."""
+    batch_tokens: PositiveInt | Literal["auto"] = 4096
+    """Positions of a batch on its longer side, padding included; auto takes as many as fit into memory, but not so many that
+    an epoch has fewer than 100 batches."""
     accumulate: PositiveInt = 1
     """Batches an update; their gradients are added before one step."""
     lr: PositiveFloat = 5e-4
@@ -86,7 +87,8 @@ class TrainSettings(Section):
     valid_metric: ValidMetric = "bleu"
     """What chooses the best checkpoint and ends a run early."""
     valid_subset: NonNegativeInt = 0
-    """Validate on so many lines, spread evenly over the validation text; 0 takes all."""
+    """Validate on so many lines, spread evenly over the validation text; 0 takes all. Of N lines, these n:
+    awk 'int(NR*n/N) > int((NR-1)*n/N)'."""
     valid_also: list[ValidMetric] = []
     """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
     patience: NonNegativeInt = 10
@@ -110,6 +112,12 @@ class TrainSettings(Section):
     the decoder has all attention over the source, the output layer its bias and the gate of the copy head."""
     dry_run: bool = False
     """Print sizes, memory, updates an epoch and the time they will take, and train nothing."""
+
+    @property
+    def positions(self) -> int:
+        """`batch_tokens`, where it is a number."""
+        assert self.batch_tokens != "auto"
+        return self.batch_tokens
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":

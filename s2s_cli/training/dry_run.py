@@ -8,6 +8,7 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.models.build import num_parameters
 from s2s_cli.runtime import Runtime
+from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.optim import moments_of
 from s2s_cli.training.state import Learner
 from s2s_cli.training.trainer import clock
@@ -20,7 +21,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     settings, model = config.train, learner.model
     noise = Noise.of(config.noise, dataset.vocabs, settings.seed)
     stream = TrainStream(
-        dataset.train, dataset.vocabs, settings.batch_tokens, settings.seed, runtime.rank, runtime.world, noise=noise
+        dataset.train, dataset.vocabs, settings.positions, settings.seed, runtime.rank, runtime.world, noise=noise
     )
     num_batches = stream.num_batches(0)
     model.train()
@@ -30,7 +31,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         if i == 1:
             begun = time.monotonic()
         with runtime.autocast():
-            loss = model(batch, settings.label_smoothing)
+            loss = batch_loss(model, batch, settings, settings.sampling_ramp)
         (loss.total / batch.num_tokens).backward()
         float(loss.nll)  # waits for the device
         num_tokens += batch.num_tokens if i else 0
@@ -53,6 +54,8 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     )
     print(f"update      about {per_update:,.0f} target tokens")
     print(f"epoch       {updates:,.0f} updates, about {clock(seconds)} without validation")
+    if settings.max_time is not None:
+        epochs = min(epochs, settings.max_time / seconds)
     print(f"run         {epochs:,.1f} epochs, at most about {clock(seconds * epochs)}")
 
 

@@ -37,13 +37,23 @@ def _learning(model: Seq2Seq) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def build_optimizer(model: Seq2Seq, settings: TrainSettings) -> torch.optim.Optimizer:
+def shards_of(model: Seq2Seq, world: int) -> list[list[torch.nn.Parameter]]:
+    """The parameters that learn, in `world` parts of about one size: the largest first, each to the smallest part so far."""
+    shards: list[list[torch.nn.Parameter]] = [[] for _ in range(world)]
+    for parameter in sorted(_learning(model), key=lambda p: -p.numel()):
+        min(shards, key=lambda shard: sum(p.numel() for p in shard)).append(parameter)
+    return shards
+
+
+def build_optimizer(
+    model: Seq2Seq, settings: TrainSettings, parameters: Sequence[torch.nn.Parameter] | None = None
+) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), AdamW (decoupled decay, Loshchilov and Hutter 2019), Adafactor (Shazeer and Stern 2018) or SGD.
 
-    It has the parameters that are not frozen. Each update sets its rate. All state that it will ever have exists from the
+    It has `parameters`, or all that are not frozen. Each update sets its rate. All state that it will ever have exists from the
     beginning.
     """
-    parameters = _learning(model)
+    parameters = _learning(model) if parameters is None else list(parameters)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adafactor":
         optimizer = torch.optim.Adafactor(parameters, weight_decay=settings.weight_decay)
@@ -89,7 +99,7 @@ def moments_of(model: Seq2Seq, optimizer: torch.optim.Optimizer) -> dict[str, Te
         f"{kind}:{name}": value
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
-        for kind, value in optimizer.state[parameter].items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
 

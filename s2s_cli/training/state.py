@@ -32,10 +32,11 @@ from s2s_cli.config import ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import tell
+from s2s_cli.runtime import Background, Runtime, tell
 from s2s_cli.training.optim import Average, moments_of
 
 Record = dict[str, Any]  # one validation: update, epoch, loss, the metric's value, its signature
+MOMENTS = "optimizer.safetensors"  # in training/
 RAW_WEIGHTS = "weights.safetensors"  # in training/, where the bundle's own weights are the moving average
 
 
@@ -45,25 +46,54 @@ class Tally:
 
     total: float = 0.0
     nll: float = 0.0
+    divergence: float = 0.0
     num_tokens: int = 0
     norm: float = 0.0
     updates: int = 0
+
+    def add(self, total: float, nll: float, divergence: float, num_tokens: int, norm: float) -> None:
+        """Count one update more."""
+        self.total += total
+        self.nll += nll
+        self.divergence += divergence
+        self.num_tokens += num_tokens
+        self.norm += norm
+        self.updates += 1
+
+
+@dataclass
+class Health:
+    """What tells a good update from a bad one: how many were good, the mean of their losses in nats a token, the loss above
+    which the next are left out, how many in a row were, and how often the run has gone back since its last validation.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    limit: float | None = None
+    streak: int = 0
+    returns: int = 0
 
 
 @dataclass
 class Progress:
     """Where a run stands: updates done, target tokens and seconds spent, every validation so far, sums for the log.
 
-    `position` is the epoch and the number of its batches that are done, those of all ranks together.
+    `position` is the epoch and the number of its batches that are done, those of all ranks together. `scaler` is that of
+    fp16. `time_used` is the share of `max_time` that updates have had, which the learning rate of the next one depends on;
+    `valid_seconds` what the last validation took.
     """
 
     update: int = 0
     position: tuple[int, int] = (0, 0)
     num_tokens: int = 0
     seconds: float = 0.0
+    time_used: float = 0.0
+    valid_seconds: float = 0.0
     skipped: int = 0
     history: list[Record] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    health: Health = field(default_factory=Health)
+    scaler: list[float] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
@@ -71,18 +101,28 @@ class Progress:
         state = read_json(path)
         try:
             epoch, batch = state["position"]
-            return cls(**{**state, "position": (int(epoch), int(batch)), "tally": Tally(**state.get("tally", {}))})
+            sums, health = Tally(**state.get("tally", {})), Health(**state.get("health", {}))
+            return cls(**{**state, "position": (int(epoch), int(batch)), "tally": sums, "health": health})
         except (TypeError, ValueError, KeyError) as error:
             raise BundleError(f"{path} is not the state of a run: {error!r}") from None
 
 
 @dataclass
 class Learner:
-    """What training changes: a model, its optimizer, and the moving average of the weights if there is one."""
+    """What training changes: a model, its optimizer, and the moving average of the weights if there is one.
+
+    `shards` are the parameters that the optimizer of each process has, where no process has all.
+    """
 
     model: Seq2Seq
     optimizer: torch.optim.Optimizer
     average: Average | None = None
+    shards: list[list[torch.nn.Parameter]] = field(default_factory=list)
+
+    def exchange(self, runtime: Runtime) -> None:
+        """After a step: let every process have the parameters that others have changed."""
+        for owner, parameters in enumerate(self.shards):
+            runtime.spread([parameter.data for parameter in parameters], owner)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Seq2Seq]:
@@ -99,16 +139,31 @@ class Learner:
         """The weights that are validated and saved."""
         return weights_of(self.model) if self.average is None else self.average.weights
 
-    def save(self, folder: Path) -> None:
-        """Write into `training/` what going on needs beyond `weights`."""
-        save_tensors(moments_of(self.model, self.optimizer), folder / "optimizer.safetensors")
+    def snapshot(self, runtime: Runtime) -> dict[str, dict[str, Tensor]]:
+        """What this moment's checkpoint holds, by file: copies in memory, for the main process, while all go on.
+
+        Every process calls it, since each may hold a part.
+        """
+        moments = moments_of(self.model, self.optimizer)
+        if self.shards:
+            moments = runtime.gather(moments)
+        if not runtime.is_main:
+            return {}
+        parts = {WEIGHTS_FILE: self.weights(), MOMENTS: moments}
         if self.average is not None:
-            save_tensors(weights_of(self.model), folder / RAW_WEIGHTS)
+            parts[RAW_WEIGHTS] = weights_of(self.model)
+        return {
+            file: {
+                name: t.detach().to("cpu", copy=True) if not self.shards or file != MOMENTS else t
+                for name, t in tensors.items()
+            }
+            for file, tensors in parts.items()
+        }
 
     def load(self, bundle: Path) -> None:
         """Fill everything from a checkpoint. Raises BundleError for tensors of other names, shapes or types."""
         load_tensors(self.weights(), bundle / WEIGHTS_FILE)
-        load_tensors(moments_of(self.model, self.optimizer), bundle / "training" / "optimizer.safetensors")
+        load_tensors(moments_of(self.model, self.optimizer), bundle / "training" / MOMENTS, some=bool(self.shards))
         if self.average is not None:
             load_tensors(weights_of(self.model), bundle / "training" / RAW_WEIGHTS)
 
@@ -122,6 +177,7 @@ class Checkpoints:
     higher_is_better: bool
     keep_last: int
     keep_best: int
+    background: Background = field(default_factory=Background)
 
     @property
     def folder(self) -> Path:
@@ -147,20 +203,35 @@ class Checkpoints:
         return [update for _, _, update in sorted(keys)]
 
     def save(
-        self, learner: Learner, progress: Progress, settings: ModelSettings, search: SearchSettings, vocabs: Vocabs
+        self,
+        snapshot: dict[str, dict[str, Tensor]],
+        progress: Progress,
+        settings: ModelSettings,
+        search: SearchSettings,
+        vocabs: Vocabs,
     ) -> None:
-        """Write the bundle of this moment, move `last` and `best`, then let go of bundles no longer wanted."""
+        """Write the bundle of this moment, move `last` and `best`, then let go of bundles no longer wanted.
+
+        A thread does the work, once the one before is done; `background` then has what went wrong.
+        """
         scored = [r for r in progress.history if r["update"] == progress.update]
         origin = {"update": progress.update, "epoch": progress.position[0]}
         if scored:
             origin |= scored[0] | {"metric": self.metric, "higher_is_better": self.higher_is_better}
 
-        def write_training(folder: Path) -> None:
-            learner.save(folder)
-            (folder / "state.json").write_text(json.dumps(asdict(progress), indent=1) + "\n", encoding="utf-8")
+        path, state, history = self.path(progress.update), asdict(progress), [*progress.history]
+        weights = snapshot.pop(WEIGHTS_FILE)
 
-        save_bundle(self.path(progress.update), learner.weights(), settings, search, vocabs, origin, write_training)
-        self._settle(progress.history)
+        def write_training(folder: Path) -> None:
+            for file, tensors in snapshot.items():
+                save_tensors(tensors, folder / file)
+            (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+        def write() -> None:
+            save_bundle(path, weights, settings, search, vocabs, origin, write_training)
+            self._settle(history)
+
+        self.background.run(write)
 
     def resume(self, learner: Learner) -> Progress:
         """Load the newest whole checkpoint into `learner`; a fresh Progress where there is none.
@@ -173,7 +244,7 @@ class Checkpoints:
         for update in candidates:
             try:
                 check_sums(self.path(update), covers=("config.json", WEIGHTS_FILE))
-                check_sums(self.path(update) / "training", covers=("state.json", "optimizer.safetensors"))
+                check_sums(self.path(update) / "training", covers=("state.json", MOMENTS))
                 progress = self.load(learner, update)
             except BundleError as error:
                 tell(f"passing over {self.path(update).name}: {error}")
@@ -196,20 +267,21 @@ class Checkpoints:
     def _settle(self, history: list[Record]) -> None:
         """Let `last`, `best` and the set of checkpoints be what they should be after the newest one."""
         updates = self.updates()
-        self._point("last", updates[-1])
+        self.point("last", self.path(updates[-1]))
         if best := [u for u in self.ranked(history) if u in updates]:
-            self._point("best", best[0])
+            self.point("best", self.path(best[0]))
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal: once a newer one is safe, nobody needs it.
-        keep_last = [u for u in updates if u in scored or u == updates[-1]][-self.keep_last :]
+        keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:
                 remove_folder(self.path(update))
             elif update not in keep_last and (self.path(update) / "training").exists():
                 remove_folder(self.path(update) / "training")
 
-    def _point(self, name: str, update: int) -> None:
+    def point(self, name: str, bundle: Path) -> None:
+        """Let `best` or `last` stand for a bundle, from one moment to the next."""
         beside = self.run / f".{name}.tmp"
         beside.unlink(missing_ok=True)
-        beside.symlink_to(self.path(update).relative_to(self.run))
+        beside.symlink_to(bundle.relative_to(self.run))
         os.replace(beside, self.run / name)

@@ -4,31 +4,22 @@ It puts the parts together (dataset, model, optimizer, checkpoints), refuses to 
 changed, and hands over to the loop in `trainer.py`.
 """
 
-import contextlib
-import hashlib
-from pathlib import Path
-from typing import Any
-
-import yaml
-
 from s2s_cli.checkpoint.bundle import sizes
 from s2s_cli.config import LOWER_IS_BETTER, Config
-from s2s_cli.data.dataset import MANIFEST, Dataset
-from s2s_cli.errors import ConfigError, DataError, S2SError
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.errors import DataError
 from s2s_cli.models.build import build_model, num_parameters
-from s2s_cli.runtime import Log, Runtime, StopSignal, lock, seed_for
+from s2s_cli.runtime import Log, Runtime, StopSignal, seed_for
+from s2s_cli.training.board import Board
 from s2s_cli.training.dry_run import dry_run
+from s2s_cli.training.finish import finish
+from s2s_cli.training.fit import fitting
+from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens
 from s2s_cli.training.init_from import first_weights
-from s2s_cli.training.optim import Average, build_optimizer, freeze
+from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer, clock
-
-# What may change between two commands on one run folder: nothing of it changes a weight at any update.
-_FREE = {
-    *("max_updates", "max_epochs", "patience", "keep_last", "keep_best"),
-    *("log_every", "run", "data", "preset", "dry_run"),
-}
-_SCORED = ("tokenize", "lowercase", "smooth", "chrf_", "ter_", "rouge_")  # options that change a validation score
+from s2s_cli.training.validate import chosen_lines
 
 
 def train(config: Config) -> None:
@@ -42,15 +33,21 @@ def train(config: Config) -> None:
         if settings.dry_run:
             dry_run(config, dataset, _fresh_learner(config, dataset, runtime), runtime)
             return
-        with StopSignal() as stop, _hold(settings.run, _fixed(config, dataset.folder, runtime.world), runtime):
-            _run(config, dataset, runtime, stop)
+        with StopSignal() as stop, hold(settings.run, runtime):
+            with stop.at_once("stopped before the first update; the same command goes on from here"):
+                trainer = _begin(config, dataset, runtime)
+            _finish(trainer, stop)
     finally:
         runtime.close()
 
 
-def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -> None:
-    settings = config.train
+def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
+    """All that a run is made of, where its last command left it."""
     learner = _fresh_learner(config, dataset, runtime)
+    config = _with_batch_tokens(config, dataset, learner, runtime)
+    settings = config.train
+    if runtime.is_main:
+        hold_to(settings.run, config, dataset, runtime.world)
     checkpoints = Checkpoints(
         settings.run,
         settings.valid_metric,
@@ -61,11 +58,13 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -
     progress = _resume(checkpoints, learner, runtime)
     log = Log(settings.run, silent=not runtime.is_main)
     log.rewind(progress.update, progress.history[-1]["update"] if progress.history else 0)
+    if settings.tensorboard and runtime.is_main:
+        log.also = Board(settings.run, progress.seconds).write
     frozen = sum(p.numel() for p in learner.model.parameters() if not p.requires_grad)
     log.say(
-        f"{config.model.family}, {num_parameters(learner.model):,} parameters"
+        f"preset {settings.preset}: {config.model.family}, {num_parameters(learner.model):,} parameters"
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
-        f"{len(dataset.valid_src):,} for validation; {runtime}"
+        f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
     )
     if progress.update:
         log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
@@ -74,15 +73,26 @@ def _run(config: Config, dataset: Dataset, runtime: Runtime, stop: StopSignal) -
             log.say(report)
         if learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
-    trainer = Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
+    return Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
+
+
+def _finish(trainer: Trainer, stop: StopSignal) -> None:
+    """Train until the run is over, and say what came of it."""
+    settings, log, checkpoints = trainer.settings, trainer.log, trainer.checkpoints
     if trainer.is_done():
-        log.say(f"nothing left to do: {trainer.reason_to_stop()}; raise that limit to train further")
+        progress = trainer.progress
+        hint = "begin another run with --init-from" if progress.time_used >= 1.0 else "raise that limit"
+        log.say(f"nothing left to do: {trainer.reason_to_stop()}; {hint} to train further")
+        if settings.max_time is not None:
+            finish(trainer, stop)
         return
     reason = trainer.run(stop)
+    average = finish(trainer, stop) if settings.max_time is not None else ""
+    progress = trainer.progress
     best = next(r for r in progress.history if r["update"] == checkpoints.ranked(progress.history)[0])
     log.say(
         f"done in {clock(progress.seconds)}: {reason}; best {settings.valid_metric} "
-        f"{best[settings.valid_metric]:.2f} at update {best['update']}: {settings.run / 'best'}"
+        f"{best[settings.valid_metric]:.2f} at update {best['update']}{average}: {settings.run / 'best'}"
     )
 
 
@@ -91,7 +101,21 @@ def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learne
     model = build_model(config.model, sizes(dataset.vocabs)).to(runtime.device)
     freeze(model, config.train.freeze)
     average = Average(model, config.train.ema) if config.train.ema else None
-    return Learner(model, build_optimizer(model, config.train), average)
+    shards = shards_of(model, runtime.world) if config.train.shard_optimizer and runtime.world > 1 else []
+    optimizer = build_optimizer(model, config.train, shards[runtime.rank] if shards else None)
+    return Learner(model, optimizer, average, shards)
+
+
+def _with_batch_tokens(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> Config:
+    """With a number where `batch_tokens` is auto: that of the run, if it goes on, else the largest that fits."""
+    settings = config.train
+    if settings.batch_tokens != "auto":
+        return config
+    size = runtime.share(recorded_batch_tokens(settings.run) if runtime.is_main else None)
+    if size is None:
+        size = fitting(config, dataset, learner, runtime)
+        seed_for(settings.seed)
+    return config.model_copy(update={"train": settings.model_copy(update={"batch_tokens": size})})
 
 
 def _resume(checkpoints: Checkpoints, learner: Learner, runtime: Runtime) -> Progress:
@@ -99,70 +123,3 @@ def _resume(checkpoints: Checkpoints, learner: Learner, runtime: Runtime) -> Pro
     progress = checkpoints.resume(learner) if runtime.is_main else Progress()
     update = runtime.share(progress.update)
     return progress if runtime.is_main or not update else checkpoints.load(learner, update)
-
-
-@contextlib.contextmanager
-def _hold(run: Path, settings: dict[str, Any], runtime: Runtime) -> Any:
-    """The run folder, made if need be and locked, with settings that are its own; the main process sees to that."""
-    if not runtime.is_main:
-        yield
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise S2SError(f"{run} cannot be made a run folder: {error.strerror}; choose another with --run") from None
-    with lock(run):
-        _hold_to(run / "config.yaml", settings)
-        yield
-
-
-def _fixed(config: Config, data: Path, world: int) -> dict[str, Any]:
-    """The settings that make the weights, as plain values. What counts of accumulation is the batches of all processes."""
-    free = _FREE - ({"max_updates", "max_epochs"} if config.train.schedule in ("cosine", "linear") else set())
-    train = {k: v for k, v in config.train.model_dump(mode="json").items() if k not in free}
-    manifest = hashlib.sha256((data / MANIFEST).read_bytes()).hexdigest()
-    return {
-        "model": config.model.model_dump(mode="json"),
-        "train": train | {"accumulate": config.train.accumulate * world},
-        "noise": config.noise.model_dump(mode="json"),
-        "search": config.search.model_dump(mode="json"),
-        "score": {k: v for k, v in config.score.model_dump(mode="json").items() if k.startswith(_SCORED)},
-        "runtime": {"precision": config.runtime.precision},
-        "data": {"sha256": manifest},
-    }
-
-
-def _hold_to(path: Path, settings: dict[str, Any]) -> None:
-    """Write a new run's settings, or compare an old one's. Raises ConfigError that names each difference.
-
-    A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
-    A setting that the run's file does not have is newer than the run, which was made with what is now its default.
-    """
-    if not path.exists() or not any((path.parent / "checkpoints").glob("step-*")):
-        beside = path.with_suffix(".tmp")
-        beside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        beside.replace(path)
-        return
-    try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = [
-            f"  {section}.{key}: the run has {old!r}, now {new!r}"
-            for section, values in settings.items()
-            for key, new in values.items()
-            if (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
-        ]
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as the settings of a run: {error}") from None
-    if changes:
-        raise ConfigError(
-            f"{path.parent} holds a run with other settings:\n" + "\n".join(changes) + "\n"
-            "Give it its own settings back, or choose another folder with --run. "
-            f"Free to change: {', '.join(sorted(_FREE))}."
-        )
-
-
-def _default(section: str, key: str, settings: dict[str, Any]) -> Any:
-    if section == "data":
-        return None
-    given = {"model": {"family": settings["model"]["family"]}} if section == "model" else {}
-    return getattr(Config.model_validate(given), section).model_dump(mode="json")[key]

@@ -14,19 +14,21 @@ from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
-from s2s_cli.errors import Interrupted
+from s2s_cli.errors import Interrupted, S2SError
+from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
-from s2s_cli.training.validate import validate
+from s2s_cli.training.validate import Validation, validate
 
 
 class Trainer:
     """One run, from where `progress` stands to its end.
 
     Every process of a run has one. They see different batches, add up their gradients, and decide alike when to
-    validate and to stop; the main one alone validates, saves and logs (the loss of its own batches).
+    validate and to stop; the main one alone validates, saves and logs.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
-        self.updater = Updater(learner, self.settings, runtime)
+        self.updater = Updater(learner, self.settings, runtime, progress.scaler)
+        self.reader = Reader(dataset, log, scaled=self.updater.scaler is not None)
         epoch, batch = progress.position
         self.stream = TrainStream(
             dataset.train,
             dataset.vocabs,
-            self.settings.batch_tokens,
+            self.settings.positions,
             self.settings.seed,
             runtime.rank,
             runtime.world,
@@ -69,7 +72,7 @@ class Trainer:
             unit="upd",
             disable=not (sys.stderr.isatty() and self.runtime.is_main),
             dynamic_ncols=True,
-            smoothing=0.05,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
         self.learner.model.train()
         self._mark = (time.monotonic(), progress.num_tokens)
@@ -77,24 +80,39 @@ class Trainer:
         with bar:
             try:
                 while not self.is_done():
-                    if self._is_validation_due():
-                        if self._validate(stop):
-                            self._save()
-                    else:
-                        self._update()
-                        bar.update()
-                        if progress.update % self.settings.log_every == 0:
-                            self._report(bar)
+                    self._step(bar, stop)
+                    self.checkpoints.background.check()
                     if self.runtime.all_sum(stop.signum) and not self.is_done():
-                        if progress.update > self._saved:
+                        update = self.progress.update
+                        if update > self._saved:
                             self._save()
+                        self.checkpoints.background.wait()
                         raise Interrupted(
-                            stop.signum or 15,
-                            f"stopped at update {progress.update}; the same command goes on from here",
+                            stop.signum or 15, f"stopped at update {update}; the same command goes on from here"
                         )
+                self.checkpoints.background.wait()
             finally:
                 self.stream.close()
+                self.checkpoints.background.join()
         return self.reason_to_stop()
+
+    def _step(self, bar: Any, stop: StopSignal) -> None:
+        """A validation if one is due, else an update."""
+        if self._is_validation_due():
+            if self._validate(stop):
+                self._save()
+            return
+        if not self._update(stop):
+            return
+        bar.update()
+        update = self.progress.update
+        if update % READ_EVERY == 0:
+            self.reader.read(self.progress)
+            if judge(self.progress, self.settings.spike):
+                self._go_back(bar)
+                return
+        if update % self.settings.log_every == 0:
+            self._report(bar)
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, a last validation included."""
@@ -103,6 +121,8 @@ class Trainer:
     def reason_to_stop(self) -> str:
         """Why the run is over, or nothing: a pure function of settings, counters and history."""
         settings, progress = self.settings, self.progress
+        if progress.time_used >= 1.0:
+            return f"{settings.max_time} are used up (max_time)"
         if progress.update >= settings.max_updates:
             return f"{progress.update} updates done (max_updates)"
         if settings.max_epochs and progress.position[0] >= settings.max_epochs:
@@ -134,54 +154,109 @@ class Trainer:
         batches = settings.max_epochs * self.stream.num_batches(0)
         return min(settings.max_updates, math.ceil(batches / settings.accumulate))
 
-    def _update(self) -> None:
-        progress, number = self.progress, self.progress.update + 1
-        batches = [self.stream.next() for _ in range(self.settings.accumulate)]
-        outcome = self.updater.update(batches, number, self._rate(number))
-        if not outcome.is_finite:
-            progress.skipped += 1
-            lines = ", ".join(self.dataset.where(int(n)) for batch in batches for n in batch.lines[:5])
-            self.log.say(f"update {number}: the gradient is not finite, skipped; training lines {lines}, …")
+    def _update(self, stop: StopSignal) -> bool:
+        """One update; False if a signal came between its batches, and then nothing has happened."""
+        progress, number, before = self.progress, self.progress.update + 1, self.stream.position
+        fewest = self.updater.fewest_rows
+        try:
+            batches = []
+            for _ in range(self.settings.accumulate):
+                batches.append(self.stream.next())
+            tick = stop.check if self.runtime.world == 1 and len(batches) > 1 else bool
+            outcome = self.updater.update(batches, number, self._rate(number), progress.health.limit, tick)
+        except Interrupted:
+            self.learner.optimizer.zero_grad(set_to_none=True)
+            self.stream.position = before
+            return False
+        if (rows := self.updater.fewest_rows) < fewest:
+            self.log.say(f"update {number}: {rows} pairs at once are too many for the memory, such batches are split")
+        self.reader.put(outcome)
         progress.update = number
         epoch, batch = self.stream.position
         progress.position = epoch, batch * self.runtime.world
-        progress.num_tokens += outcome.num_tokens
-        progress.seconds = time.monotonic() - self._started
-        tally = progress.tally
-        tally.total += outcome.total
-        tally.nll += outcome.nll
-        tally.num_tokens += sum(batch.num_tokens for batch in batches)
-        tally.norm += outcome.norm
-        tally.updates += 1
+        self._note_time()
+        return True
+
+    def _go_back(self, bar: Any) -> None:
+        """To the last validated checkpoint, but not in the data. Raises S2SError if there is none, or it did not help."""
+        progress = self.progress
+        advice = "lower train.lr, raise train.warmup, or look at the training lines named above"
+        if not progress.history:
+            raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
+        update = progress.history[-1]["update"]
+        if progress.health.returns == MAX_RETURNS:
+            raise S2SError(f"after update {update} it went wrong {MAX_RETURNS + 1} times: {advice}")
+        self.checkpoints.background.wait()
+        self.runtime.all_sum(0)  # the main process has written what the others now read
+        self.progress = self.checkpoints.load(self.learner, update)
+        self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
+        self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
+        self.progress.time_used = progress.time_used
+        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
+        self._saved = update
+        self._mark = (time.monotonic(), progress.num_tokens)
+        self._note_time()
+        self.log.rewind(update, update)
+        self.log.say(
+            f"{IN_A_ROW} updates in a row went wrong: back to update {update}, and on with the data that follow"
+        )
+        bar.n = update
+        bar.refresh()
 
     def _rate(self, number: int) -> float:
         """The learning rate of an update."""
         costs = self.checkpoints.costs(self.progress.history)
         drops = plateau_drops(costs, self.settings.plateau_patience)
-        return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops)
+        used = self.progress.time_used
+        return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops, used)
+
+    def _note_time(self) -> None:
+        """Note how long the run has been going on, and how much of its time is used; all processes hear the main one's."""
+        progress, limit = self.progress, self.settings.max_time
+        progress.seconds = time.monotonic() - self._started
+        if limit is not None:
+            # What comes after the last update: its validation, that of the average, and as much again as half of one.
+            reserve = min(0.5, 2.5 * progress.valid_seconds / limit) if progress.valid_seconds else 0.1
+            used = progress.seconds / (limit * (1.0 - reserve))
+            used = self.runtime.all_sum(used if self.runtime.is_main else 0.0)
+            progress.time_used = min(1.0, max(progress.time_used, used))  # a rate that has fallen does not rise again
+
+    def _epochs(self) -> float:
+        """Passes over the data, with the part of the present one."""
+        epoch, batch = self.progress.position
+        return round(epoch + batch / self.runtime.world / self.stream.num_batches(epoch), 4)
 
     def _report(self, bar: Any) -> None:
+        self.reader.read(self.progress)
         progress, tally, now = self.progress, self.progress.tally, time.monotonic()
+        num_losses = max(1, tally.num_tokens)
         seconds, num_tokens = now - self._mark[0], progress.num_tokens - self._mark[1]
         numbers = {
-            "epoch": progress.position[0],
-            "loss": tally.total / tally.num_tokens,
-            "ppl": math.exp(min(700.0, tally.nll / tally.num_tokens)),
+            "epoch": self._epochs(),
+            "elapsed": progress.seconds,
+            "loss": tally.total / num_losses,
+            "ppl": math.exp(min(700.0, tally.nll / num_losses)),
             "lr": self.learner.optimizer.param_groups[0]["lr"],
-            "grad_norm": tally.norm / tally.updates,
+            "grad_norm": tally.norm / max(1, tally.updates),
             "tokens_per_second": num_tokens / seconds,
         }
+        apart = ""
+        if self.settings.consistency != "none":
+            numbers["consistency"] = tally.divergence / num_losses
+            apart = f" apart {numbers['consistency']:.3f}"
         self.log.metrics("train", progress.update, **numbers)
         line = (
-            f"loss {numbers['loss']:.3f} ppl {numbers['ppl']:.2f} lr {numbers['lr']:.2e} "
+            f"loss {numbers['loss']:.3f}{apart} ppl {numbers['ppl']:.2f} lr {numbers['lr']:.2e} "
             f"norm {numbers['grad_norm']:.2f} {numbers['tokens_per_second']:.0f} tok/s"
         )
-        if bar.disable:
-            left = max(0, self.num_updates - progress.update) * progress.seconds / progress.update
-            self.log.say(
-                f"update {progress.update}/{self.num_updates} epoch {progress.position[0]} {line} ETA {clock(left)}"
-            )
-        else:
+        left = max(0, self.num_updates - progress.update) * progress.seconds / progress.update
+        if self.settings.max_time is not None:
+            left = min(left, max(0.0, self.settings.max_time - progress.seconds))
+        line += f" ETA {clock(left)}"
+        self.log.say(
+            f"update {progress.update}/{self.num_updates} epoch {progress.position[0]} {line}", screen=bar.disable
+        )
+        if not bar.disable:
             bar.set_description(f"epoch {progress.position[0]}", refresh=False)
             bar.set_postfix_str(line)
         progress.tally = Tally()
@@ -193,53 +268,60 @@ class Trainer:
         record = None
         if self.runtime.is_main:
             with contextlib.suppress(Interrupted):
-                record = self._measure(stop, begun)
+                record = self._record(stop, begun)
         record = self.runtime.share(record)
         self._mark = (self._mark[0] + time.monotonic() - begun, self._mark[1])
-        progress.seconds = time.monotonic() - self._started
+        progress.valid_seconds = time.monotonic() - begun
+        self._note_time()
         if record is None:
             return False
         progress.history.append(record)
+        progress.health.returns = 0
         return True
 
-    def _measure(self, stop: StopSignal, begun: float) -> Record:
-        settings, progress = self.settings, self.progress
+    def measure(self, model: Seq2Seq, stop: StopSignal) -> Validation:
+        """Measure a model as the settings say. Raises Interrupted after a signal."""
+        settings = self.settings
+        with stop.at_once("interrupted"):
+            return validate(
+                model,
+                self.dataset,
+                [settings.valid_metric, *settings.valid_also],
+                self.config.search,
+                self.config.score,
+                self.runtime,
+                settings.positions,
+                stop.check,
+                settings.valid_subset,
+            )
+
+    def _record(self, stop: StopSignal, begun: float) -> Record:
+        progress = self.progress
         with self.learner.averaged() as model:
             try:
-                found = validate(
-                    model,
-                    self.dataset,
-                    [settings.valid_metric, *settings.valid_also],
-                    self.config.search,
-                    self.config.score,
-                    self.runtime,
-                    settings.batch_tokens,
-                    stop.check,
-                )
+                found = self.measure(model, stop)
             finally:
                 model.train()
-        record: Record = {"update": progress.update, "epoch": progress.position[0], "loss": found.loss}
-        line = f"valid loss {found.loss:.4f} ppl {found.perplexity:.2f}"
-        for name, score in found.scores.items():
-            record[name] = score.value
-            line += f" {name} {score.value:.2f}"
-        if settings.valid_metric in found.scores:
-            record["signature"] = found.scores[settings.valid_metric].signature
-        self.log.metrics("valid", **record, seconds=time.monotonic() - begun)
+        metric = self.settings.valid_metric
+        record: Record = {"update": progress.update, "epoch": progress.position[0], **found.record(metric)}
+        now = {"epoch": self._epochs(), "elapsed": time.monotonic() - self._started}
+        self.log.metrics("valid", **record | now, seconds=time.monotonic() - begun)
         best = self.checkpoints.ranked([*progress.history, record])[0] == progress.update
         self.log.say(
-            f"update {progress.update} epoch {progress.position[0]} {line}{' (best)' if best else ''}, "
+            f"update {progress.update} epoch {progress.position[0]} {found}{' (best)' if best else ''}, "
             f"after {clock(time.monotonic() - self._started)}, decoded in {time.monotonic() - begun:.0f} s"
         )
-        for src, out in list(zip(self.dataset.valid_src, found.output, strict=False))[:2]:
+        for src, out in list(zip(found.src, found.output, strict=False))[:2]:
             self.log.say(f"    {src[:100]}  →  {out[:100]}")
         return record
 
     def _save(self) -> None:
+        self.reader.read(self.progress)
+        if self.updater.scaler is not None:
+            self.progress.scaler = self.updater.scaler.tolist()
+        snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:
-            self.checkpoints.save(
-                self.learner, self.progress, self.config.model, self.config.search, self.dataset.vocabs
-            )
+            self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)
         self._saved = self.progress.update
 
 

@@ -1,68 +1,184 @@
 """One update: from micro-batches to a step of the optimizer.
 
-It knows no order of data, no schedule, no files and no log. What is minimized stands in `objective.py`.
+Nothing here waits for a CUDA device: losses and norms stay tensors, and whether the step is taken is decided where they are.
+This file knows no order of data, no schedule, no files and no log. What is minimized stands in `objective.py`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.loader import Batch
+from s2s_cli.errors import S2SError
 from s2s_cli.runtime import Runtime, seed_for
 from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.optim import set_rate
 from s2s_cli.training.state import Learner
 
+_FIRST_SCALE, _GROW_AFTER = 2.0**16, 2000  # of losses in fp16, as torch's own scaler has them
+
 
 class Outcome(NamedTuple):
-    """What an update did: losses of these batches, summed; target tokens of all processes; the norm before clipping."""
+    """What update `number` did: sums over the batches of all processes, which `read` fetches from the device.
 
-    total: float
-    nll: float
-    num_tokens: int
-    norm: float
+    `sums` [6], fp64: criterion, cross-entropy and divergence in nats; target tokens; the gradient's norm before clipping;
+    1 if the weights were changed, else 0. `lines` are the corpus lines of this process's batches.
+    """
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether the weights were changed."""
-        return math.isfinite(self.norm)
+    number: int
+    sums: Tensor
+    lines: np.ndarray
 
 
 class Updater:
-    """Changes a learner by one step at a time."""
+    """Changes a learner by one step at a time.
 
-    def __init__(self, learner: Learner, settings: TrainSettings, runtime: Runtime) -> None:
+    With `precision` fp16, losses are multiplied by a scale before the backward pass, so that small gradients do not vanish;
+    the gradient is divided by it before its norm is taken and clipped (Micikevicius et al. 2018). `scaler` is that scale, and
+    the number of updates since it last changed: a gradient that overflows halves it, and 2000 that do not double it.
+    """
+
+    def __init__(
+        self, learner: Learner, settings: TrainSettings, runtime: Runtime, scaler: Sequence[float] = ()
+    ) -> None:
         self.learner, self.settings, self.runtime = learner, settings, runtime
+        self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
+        self.scaler: Tensor | None = None
+        if runtime.dtype == torch.float16:
+            self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=runtime.device)
+        # These optimizers leave out a step that a tensor on the device tells them to; others must be told by the host.
+        self.waits = runtime.device.type == "cpu" or settings.optimizer == "adafactor"
+        self.fewest_rows = math.inf  # of a batch that memory was too small for
 
-    def update(self, batches: Sequence[Batch], number: int, rate: float) -> Outcome:
+    def update(
+        self,
+        batches: Sequence[Batch],
+        number: int,
+        rate: float,
+        limit: float | None = None,
+        tick: Callable[[], object] = bool,
+    ) -> Outcome:
         """Update `number`, with the mean gradient over all target tokens of `batches` of all processes.
 
-        The weights stay as they are if that gradient is not finite.
+        The weights stay as they are if that gradient is not finite, or the loss is above `limit`, in nats a token. `tick`
+        is called before each batch, and may raise to give the update up.
         """
-        settings, model, rank = self.settings, self.learner.model, self.runtime.rank
-        seed_for(settings.seed, number, *([rank] if rank else []))
         set_rate(self.learner.optimizer, rate)
-        num_tokens = int(self.runtime.all_sum(sum(batch.num_tokens for batch in batches)))
-        total, nll = self.gradients(batches, num_tokens, number)
-        self.runtime.sum_gradients(model.parameters())
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf, foreach=True))
-        if math.isfinite(norm):
-            self.learner.optimizer.step()
+        num_tokens = sum(batch.num_tokens for batch in batches)
+        sums = self.gradients(batches, num_tokens, number, tick)
+        sums = self.runtime.mean_gradients(self.parameters, num_tokens, sums)
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        if self.scaler is not None:
+            torch._foreach_mul_(grads, 1.0 / self.scaler[0])
+        norm = torch.nn.utils.get_total_norm(grads, foreach=True)
+        applied = torch.isfinite(norm) & torch.isfinite(sums[0])
+        if self.scaler is not None:
+            self._rescale(applied)
+        if limit is not None:
+            applied &= sums[0] <= limit * sums[3]
+        if self.settings.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm, foreach=True)
+        self._step(applied)
         self.learner.optimizer.zero_grad(set_to_none=True)
         if self.learner.average is not None:
-            self.learner.average.update(model, number)
-        return Outcome(total, nll, num_tokens, norm)
+            self.learner.average.update(self.learner.model, number)
+        lines = np.concatenate([batch.lines for batch in batches])
+        return Outcome(number, torch.cat([sums, torch.stack([norm.double(), applied.double()])]), lines)
 
-    def gradients(self, batches: Sequence[Batch], num_tokens: int, number: int) -> tuple[float, float]:
-        """Add up gradients of the loss over `num_tokens`, which all processes share; returns the losses of `batches`, summed."""
-        total, nll = 0.0, 0.0
+    def gradients(
+        self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object] = bool
+    ) -> Tensor:
+        """Gradients of the loss over `num_tokens`; returns the first four sums of an `Outcome`, of these batches.
+
+        Where memory is too small, every batch is split in halves, and the work begins anew: all terms of the loss are sums over
+        pairs, so that the gradient is the same but for dropout. Raises S2SError where a single pair does not fit.
+        """
+        while True:
+            try:
+                return self._gradients(batches, num_tokens, number, tick)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # Here the error, and with it all tensors of the frames it came through, are gone.
+            for parameter in self.parameters:
+                parameter.grad = None
+            if self.runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+            rows = max(len(batch.lines) for batch in batches)
+            if rows == 1:
+                size = max(max(batch.src.shape[1], batch.tgt_in.shape[1]) for batch in batches)
+                raise S2SError(
+                    f"one pair of {size} positions is too much for the memory: run preprocess with a smaller --max-len, "
+                    "or take a smaller model"
+                )
+            self.fewest_rows = min(self.fewest_rows, rows)
+            batches = [half for batch in batches for half in halves(batch)]
+
+    def _gradients(self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object]) -> Tensor:
+        rank, device = self.runtime.rank, self.runtime.device
+        seed_for(self.settings.seed, number, *([rank] if rank else []))
+        sums = torch.zeros(4, dtype=torch.float64, device=device)
         for batch in batches:
+            tick()
             with self.runtime.autocast():
-                loss = batch_loss(self.learner.model, batch.to(self.runtime.device), self.settings, number)
-            (loss.total / num_tokens).backward()
-            total += float(loss.total.detach())
-            nll += float(loss.nll)
-        return total, nll
+                loss = batch_loss(self.learner.model, batch.to(device), self.settings, number)
+            mean = loss.total / num_tokens
+            (mean if self.scaler is None else mean * self.scaler[0]).backward()
+            divergence = torch.zeros_like(loss.nll) if loss.divergence is None else loss.divergence
+            sums[:3] += torch.stack([loss.total.detach(), loss.nll.detach(), divergence.detach()])
+            sums[3] += batch.num_tokens
+        return sums
+
+    def _step(self, applied: Tensor) -> None:
+        """A step of the optimizer if `applied` is true."""
+        optimizer = self.learner.optimizer
+        if not self.waits:
+            optimizer.found_inf = 1.0 - applied.float()  # type: ignore[attr-defined]
+            optimizer.step()
+        elif bool(applied):
+            optimizer.step()
+        self.learner.exchange(self.runtime)
+
+    def _rescale(self, finite: Tensor) -> None:
+        assert self.scaler is not None
+        scale, since = self.scaler[0], self.scaler[1] + 1
+        grown = since >= _GROW_AFTER
+        self.scaler = torch.stack(
+            [
+                torch.where(finite, torch.where(grown, scale * 2, scale), scale / 2),
+                torch.where(finite & ~grown, since, torch.zeros_like(since)),
+            ]
+        )
+
+
+def halves(batch: Batch) -> list[Batch]:
+    """The pairs of a batch as two, each padded to its own longest; a batch of one pair stays whole."""
+    num = len(batch.lines)
+    if num == 1:
+        return [batch]
+    parts = []
+    for rows in (slice(0, num // 2), slice(num // 2, num)):
+        num_src, num_tgt = int(batch.src_len[rows].max()), int(batch.tgt_len[rows].max())
+        part = replace(
+            batch,
+            src=batch.src[rows, :num_src],
+            src_len=batch.src_len[rows],
+            tgt_in=batch.tgt_in[rows, :num_tgt],
+            tgt_out=batch.tgt_out[rows, :num_tgt],
+            tgt_len=batch.tgt_len[rows],
+            lines=batch.lines[rows],
+            num_tokens=int(batch.tgt_len[rows].sum()),
+        )
+        parts.append(part)
+    return parts
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch has a class for it on accelerators, and a message on CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

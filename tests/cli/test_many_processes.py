@@ -34,6 +34,7 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 def test_two_processes_are_one_with_both_batches(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """The same update; and an uneven last batch, a validation and the end of an epoch leave nobody waiting."""
     options = ["--max-updates", 12, "--valid-every", 3, "--keep-last", 9]
+    options += ["--optimizer", "sgd"]  # Adam makes steps of full length of gradients that are rounding alone
     ours = start(s2s, home, tmp_path / "two", *options)
     one = s2s.run(*["train", *TINY, "--dropout", 0, "--run", tmp_path / "one", "--accumulate", 2, *options], cwd=home)
     assert one.code == 0, one.err
@@ -43,7 +44,7 @@ def test_two_processes_are_one_with_both_batches(s2s: Zygote, home: Path, tmp_pa
     assert other.err == other.out.decode() == ""
     a, b = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)
     for name, tensor in a.items():
-        assert torch.allclose(tensor, b[name], atol=1e-4), name
+        assert torch.allclose(tensor, b[name], atol=1e-6), name
     state = json.loads((tmp_path / "two/last/training/state.json").read_text())
     assert state["update"] == 12
     assert state["position"][0] > 0, "an epoch ended on the way"

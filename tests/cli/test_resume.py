@@ -46,11 +46,13 @@ def content(run: Path) -> dict[str, object]:
     for file in sorted((run / "checkpoints").rglob("*")):
         name = str(file.relative_to(run))
         if file.name == "state.json":
-            found[name] = {k: v for k, v in json.loads(file.read_text()).items() if k != "seconds"}
+            found[name] = {
+                k: v for k, v in json.loads(file.read_text()).items() if k not in ("seconds", "valid_seconds")
+            }
         elif file.is_file() and not (file.name == "SHA256SUMS" and file.parent.name == "training"):
             found[name] = file.read_bytes()
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("seconds", "tokens_per_second")
+    clocks = ("seconds", "tokens_per_second", "elapsed")
     found["metrics"] = [{k: v for k, v in r.items() if k not in clocks} for r in records]
     return found
 

@@ -14,6 +14,7 @@ from s2s_cli.data.loader import Batch
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
+from s2s_cli.runtime import Runtime
 from s2s_cli.training.optim import build_optimizer, set_rate
 from s2s_cli.training.state import Learner
 
@@ -69,8 +70,8 @@ def test_resumed_is_straight(case: Case, tmp_path: Path):
     for number in (1, 2):
         update(straight, number)
     (tmp_path / "training").mkdir()
-    save_tensors(straight.weights(), tmp_path / WEIGHTS)
-    straight.save(tmp_path / "training")
+    for file, tensors in straight.snapshot(Runtime(torch.device("cpu"), torch.float32)).items():
+        save_tensors(tensors, tmp_path / ("" if file == WEIGHTS else "training") / file)
     resumed.load(tmp_path)
     for each in (straight, resumed):
         update(each, 3)

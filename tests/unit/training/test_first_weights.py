@@ -15,7 +15,7 @@ from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.embeddings import load_embeddings
-from s2s_cli.runtime import Log, Runtime
+from s2s_cli.runtime import Log, Runtime, StopSignal
 from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.optim import freeze, moments_of
 from s2s_cli.training.state import Progress
@@ -122,7 +122,7 @@ def test_frozen_parts_stay_and_all_else_moves(
     loop = Trainer(settings, dataset, learner, no_checkpoints, Progress(), CPU, Log(settings.train.run))
     learner.model.train()
     for _ in range(3):
-        loop._update()
+        loop._update(StopSignal())
     loop.stream.close()
     for weights in (weights_of(learner.model), learner.average.weights):
         assert {name for name in before if torch.equal(before[name], weights[name])} == frozen

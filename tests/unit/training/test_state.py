@@ -14,8 +14,11 @@ from s2s_cli.checkpoint.bundle import open_bundle, weights_of
 from s2s_cli.config import SearchSettings, TrainSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
+from s2s_cli.runtime import Runtime
 from s2s_cli.training.optim import Average, build_optimizer, moments_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Tally
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 def learner(vocabs: Vocabs, seed: int = 1, ema: bool = False, **options: object) -> Learner:
@@ -45,14 +48,15 @@ def checkpoints(run: Path, metric: str = "bleu", keep_last: int = 2, keep_best: 
 
 def progress(update: int, scores: dict[int, float], metric: str = "bleu") -> Progress:
     history = [{"update": u, "epoch": 0, "loss": 9.0} | {metric: s} for u, s in scores.items() if u <= update]
-    return Progress(update, (1, 2), 345, 6.5, 0, history, Tally(1.25, 1.0, 33, 0.1, 3))
+    return Progress(update, (1, 2), 345, 6.5, history=history, tally=Tally(1.25, 1.0, 0.0, 33, 0.1, 3))
 
 
 def save(
     at: Checkpoints, vocabs: Vocabs, update: int, scores: dict[int, float], metric: str = "bleu", **options: object
 ) -> Learner:
     made = learner(vocabs, update, **options)
-    at.save(made, progress(update, scores, metric), MODEL, SearchSettings(), vocabs)
+    at.save(made.snapshot(CPU), progress(update, scores, metric), MODEL, SearchSettings(), vocabs)
+    at.background.wait()
     return made
 
 

@@ -13,10 +13,10 @@ from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
 from s2s_cli.errors import ConfigError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
-from s2s_cli.runtime import Log, Runtime
+from s2s_cli.runtime import Log, Runtime, StopSignal
 from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
-from s2s_cli.training.state import Progress
+from s2s_cli.training.state import Checkpoints, Progress
 from s2s_cli.training.train import _fresh_learner, train
 from s2s_cli.training.trainer import Trainer
 
@@ -53,7 +53,8 @@ def make_trainer(settings: Config, dataset: Dataset) -> Trainer:
     settings.train.run.mkdir(exist_ok=True)
     learner = _fresh_learner(settings, dataset, CPU)
     learner.model.train()
-    return Trainer(settings, dataset, learner, None, Progress(), CPU, Log(settings.train.run))
+    checkpoints = Checkpoints(settings.train.run, "bleu", True, 3, 3)
+    return Trainer(settings, dataset, learner, checkpoints, Progress(), CPU, Log(settings.train.run))
 
 
 @pytest.mark.parametrize("parts", [[4, 4], [1, 7], [1] * 8, [2, 3, 3]])
@@ -65,7 +66,7 @@ def test_accumulation_is_one_large_batch(parts: list[int], home: Path, dataset: 
     for split in ([8], parts):
         batches = [collate(dataset.train, part, dataset.vocabs) for part in np.split(rows, np.cumsum(split)[:-1])]
         assert len({b.num_tokens / len(b.lines) for b in batches}) > 1 or len(batches) == 1
-        total, nll = loop.updater.gradients(batches, sum(batch.num_tokens for batch in batches), 1)
+        total, nll, *_ = loop.updater.gradients(batches, sum(batch.num_tokens for batch in batches), 1).tolist()
         assert total > nll * 0.5 > 0
         gradients.append({n: p.grad.clone() for n, p in loop.learner.model.named_parameters()})
         loop.learner.optimizer.zero_grad()
@@ -110,12 +111,14 @@ def test_a_gradient_that_is_no_number_is_skipped_and_its_lines_named(
     forward = model.forward
     model.forward = lambda *arguments: (loss := forward(*arguments))._replace(total=loss.total * torch.nan)
     before = [p.clone() for p in model.parameters()]
-    loop._update()
+    loop._update(StopSignal())
+    loop.reader.read(loop.progress)
     assert loop.progress.skipped == loop.progress.update == 1
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert "train.src:" in capsys.readouterr().err
     model.forward = forward
-    loop._update()
+    loop._update(StopSignal())
+    loop.reader.read(loop.progress)
     assert loop.progress.skipped == 1
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     loop.stream.close()

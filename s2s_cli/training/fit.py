@@ -1,0 +1,82 @@
+"""`batch_tokens: auto`: the largest batch that the memory holds, measured on the model and the data of the run."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2s_cli.config import Config, TrainSettings
+from s2s_cli.data.batching import plan_in_order
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.data.loader import Batch, collate
+from s2s_cli.errors import S2SError
+from s2s_cli.runtime import Runtime, available_memory
+from s2s_cli.training.objective import batch_loss
+from s2s_cli.training.state import Learner
+
+_SHARE = {"cuda": 0.85, "cpu": 0.25}  # of the memory that is free
+_MORE = 2.0  # what a pass needs, at most, for each byte that it keeps for the way back
+_BATCHES = 100  # an epoch has at least so many, so that a small corpus does not become a few updates
+_STEP = 256  # positions that sizes differ by
+
+
+def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> int:
+    """Positions of the largest batch that fits, on every process; a multiple of 256 where it is not less.
+
+    The memory of a pass is measured at two sizes, on the longest pairs, which need the most; it grows in proportion to the
+    rows. Where the device has memory of its own, that size is then tried, and lessened until it passes.
+    """
+    store, settings = dataset.train, config.train
+    longest = int(max(store.src_len.max(), store.tgt_len.max())) + 1
+    num_positions = int(torch.from_numpy(store.src_len + store.tgt_len).sum()) // 2 + len(store)
+    most = max(longest, _STEP, num_positions // (_BATCHES * settings.accumulate * runtime.world))
+    small = max(4 * longest, 2 * _STEP)
+    budget = available_memory(runtime.device) * _SHARE[runtime.device.type]
+    budget -= sum(p.numel() * p.element_size() for p in learner.model.parameters()) * (2 if runtime.world > 1 else 1)
+    bytes_small, bytes_large = (_kept(learner, _longest(dataset, n), settings, runtime) for n in (small, 2 * small))
+    slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
+    fits = small + (budget - bytes_small * _MORE) / slope
+    size = int(max(longest, min(most, fits)))
+    while runtime.device.type == "cuda" and not _passes(learner, _longest(dataset, size), settings, runtime):
+        if size == longest:
+            raise S2SError("one pair is too much for the memory: take a smaller model, or shorter pairs (--max-len)")
+        size = max(longest, size * 4 // 5)
+    size = -int(max(-runtime.share(size, rank) for rank in range(runtime.world)))
+    return size // _STEP * _STEP or size
+
+
+def _longest(dataset: Dataset, size: int) -> Batch:
+    """The batch of the longest pairs, within `size` positions."""
+    store = dataset.train
+    return collate(store, plan_in_order(store.src_len, store.tgt_len, size)[-1], dataset.vocabs)
+
+
+def _kept(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runtime) -> int:
+    """Bytes that the way back needs of the way there, parameters aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in learner.model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), runtime.autocast():
+        loss: Any = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
+    del loss
+    return sum(sizes.values())
+
+
+def _passes(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runtime) -> bool:
+    """Whether the device holds a batch, there and back."""
+    fits = False
+    with contextlib.suppress(torch.OutOfMemoryError):
+        with runtime.autocast():
+            loss = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
+        (loss.total / batch.num_tokens).backward()
+        fits = True
+    learner.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return fits

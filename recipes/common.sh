@@ -54,7 +54,7 @@ gpus=${GPUS:-$({ nvidia-smi --list-gpus 2> /dev/null || true; } | wc -l)}
 
 distributed() {
     if [ "$gpus" -gt 1 ]; then
-        torchrun --standalone --nproc-per-node "$gpus" -m s2s_cli "$@"
+        torchrun --standalone --nproc-per-node "$gpus" -m -- s2s_cli "$@" # without --, torchrun takes our --run for its own
     else
         s2s "$@"
     fi

@@ -97,6 +97,15 @@ for set in "${sets[@]}"; do
         train "$set" "$model"
         s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.hyp"
     done
+    # what search does to the last model's summaries: blocked repetition, length, how much of the source is read
+    variant() { # NAME FLAGS...
+        once "$set/$model.$1.hyp" s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.$1.hyp" "${@:2}"
+        systems+=("$model, $1=$set/$model.$1.hyp,$set/$model")
+    }
+    variant no-trigram-twice --no-repeat-ngram 3
+    variant no-length-penalty --length-penalty none
+    variant twice-the-length-penalty --alpha 2
+    variant first-64-pieces --max-src-len 64
     refs=("${refs[@]/#/$set/test.}")
     python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
         --flags "$flags --confidence --paired randomization" --output "$set.results.json"

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 
+from s2s_cli import Translator
 from s2s_cli.config import ModelSettings, RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.data.loader import Batch
@@ -34,7 +35,6 @@ from s2s_cli.evaluation.metrics import corpus_score
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model, num_parameters
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
-from s2s_cli import Translator
 
 PAD, BOS, EOS, FIRST = 0, 1, 2, 3
 NUM_WORDS = 32

@@ -58,6 +58,13 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "best and last": (["average", "--last", 2, "--best", 2], ["name one of last and best"]),
     "average over other things": (["average", "-o", "data-bin"], ["data-bin is there already and is no bundle"]),
     "average over its own run": (["average", "-o", "run"], ["run is there already and is no bundle"]),
+    "time without a unit": (["train", "--max-time", "50"], ["train.max_time", "such as 90s, 50m, 3h", "--max-time"]),
+    "cutoff of nothing": (["train", "--cutoff", 0.2], ["cutoff needs consistency simcut"]),
+    "ramp of nothing": (["train", "--sampling-ramp", 9], ["sampling_ramp needs scheduled_sampling"]),
+    "plot of nothing": (["plot", "nowhere"], ["nowhere/metrics.jsonl: No such file", "s2s train"]),
+    "plot of what no run has": (["plot", "-y", "rouge1"], ["rouge1 was not recorded", "there are loss, ppl"]),
+    "plot as a table": (["plot", "run", "-o", "x.csv"], ["let its name end in .svg, .png or .pdf"]),
+    "plot in no folder": (["plot", "run", "-o", "no/where.svg"], ["No such file"]),
     "no training text": (["preprocess", "--train-src", "nowhere", "-o", "x"], ["nowhere"]),
     "sides of other lengths": (["preprocess", "--train-src", "test.src", "-o", "x"], ["24", "300"]),
 }

@@ -17,7 +17,8 @@ def parameters(sections: list[str]) -> dict[str, inspect.Parameter]:
 def test_every_setting_of_a_command_has_a_flag_and_a_help_text(command: tuple) -> None:
     name, _, sections, text = command
     found = parameters(sections)
-    flags = [flag for p in found.values() for flag in p.annotation.__metadata__[0].param_decls]
+    options = [p.annotation.__metadata__[0] for p in found.values()]
+    flags = [flag for option in options for flag in option.param_decls or []]
     assert len(flags) == len(set(flags)), "two settings with one flag"
     for section in sections:
         for key, info in configio.fields_of(section).items():

@@ -68,8 +68,8 @@ class Language:
 
     def batch(self, num: int, longest: int) -> Batch:
         """Pairs of one random length and the seven below it, so that little is padding."""
-        top = self.chance.randint(1, longest)
-        pairs = [self.pair(max(1, top - self.chance.randrange(8))) for _ in range(num)]
+        top = self.chance.randint(1, longest + 7)  # so that the longest are drawn as often as others
+        pairs = [self.pair(min(longest, max(1, top - self.chance.randrange(8)))) for _ in range(num)]
         src, src_len = padded([src for src, _ in pairs])
         tgt_out, tgt_len = padded([tgt for _, tgt in pairs])
         tgt_in, _ = padded([[BOS, *tgt[:-1]] for _, tgt in pairs])

@@ -81,6 +81,19 @@ def test_other_words_stay(vocabs: Vocabs) -> None:
     assert banned.completing([g, vocab.id("d")]) == []
 
 
+def test_a_piece_may_go_on_behind_a_word() -> None:
+    """One that ends a banned word and begins something else completes it; one that makes it a longer word does not."""
+    text = [text for pair in sentences(200, seed=9) for text in pair]
+    vocab = Vocab.train(text, size=400, symbols=["g.", "gs", "og!"])
+    banned = Phrases(vocab, ["dog"])
+    d, o = vocab.id("d"), vocab.id("o")
+    space = vocab.id("\u2581")
+    assert {vocab.id("g"), vocab.id("g.")} <= set(banned.completing([space, d, o]))
+    assert vocab.id("gs") not in banned.completing([space, d, o])
+    assert vocab.id("og!") in banned.completing([space, d])
+    assert vocab.unk not in {vocab.id(piece) for piece in ("d", "o", "g.", "gs", "og!", "\u2581")}
+
+
 def test_specials_of_a_vocabulary(vocabs: Vocabs) -> None:
     vocab = vocabs.tgt
     plain = specials_for(vocab, SearchSettings())

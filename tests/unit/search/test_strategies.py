@@ -14,7 +14,7 @@ from s2s_cli.config import SearchSettings
 from s2s_cli.errors import ConfigError
 from s2s_cli.models.base import StepOut
 from s2s_cli.search import strategies
-from s2s_cli.search.logprobs import formula, penalty
+from s2s_cli.search.logprobs import formula, no_repeat_ngram, penalty
 from s2s_cli.search.strategies import Hypothesis, Limits, beam_search, limits_for
 
 PENALTIES = [("none", 1.0), ("average", 0.6), ("average", 1.0), ("average", 1.7), ("gnmt", 0.6), ("gnmt", 2.0)]
@@ -105,6 +105,19 @@ def test_beam_of_one_is_greedy() -> None:
         assert hypothesis.ids == pieces
 
 
+@given(st.lists(st.lists(st.integers(3, 5), min_size=9, max_size=9), min_size=1, max_size=4), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_ngrams_of_any_size(said: list[list[int]], size: int) -> None:
+    """Banned is what would make n pieces come twice, for each hypothesis by itself; nothing else is touched."""
+    logp = torch.zeros(1, len(said), 6)
+    no_repeat_ngram(logp, torch.tensor(said), size, torch.tensor([], dtype=torch.long), BOS)
+    for row, pieces in enumerate(said):
+        grams = [tuple(pieces[i : i + size]) for i in range(len(pieces) - size + 1)]
+        twice = [p for p in PIECES if (*pieces[len(pieces) - size + 1 :], p) in grams]
+        assert [p for p in PIECES if logp[0, row, p] < 0] == twice
+        assert not logp[0, row, [PAD, EOS]].any()
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Scripted, Limits, SearchSettings, int, list[list[int]] | None]:
     size = draw(st.integers(1, 6))
@@ -177,8 +190,8 @@ def test_hypotheses_are_what_they_say(case: tuple, samples: bool) -> None:
     model, limits, search, num_best, prefixes = case
     ids = list(range(len(limits.max_len)))
     if samples:
-        search = search.model_copy(update={"repetition_penalty": 1.0})  # it makes samples' scores no other
         found = model.sample(ids, limits, search, ids, num_best, prefixes, RULED)
+        search = search.model_copy(update={"repetition_penalty": 1.0})  # which samples' scores know nothing of
     else:
         found = model.search(ids, limits, search, num_best, True, prefixes, RULED)
         assert all(len({tuple(h.ids) for h in hypotheses}) == len(hypotheses) for hypotheses in found)

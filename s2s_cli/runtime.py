@@ -45,6 +45,8 @@ class Runtime:
         """
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("runtime.device is cuda, but torch sees no CUDA device: set it to auto or cpu")
+        # A matrix product on a CPU in bf16 keeps a compiled kernel for each shape; of 1024 of them, few are used twice.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -88,7 +90,9 @@ class Runtime:
                 parameter.grad = torch.zeros_like(parameter)
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sizes = [grad.numel() for grad in grads]
-        flat = torch.cat([*(grad.flatten() for grad in grads), sums.to(grads[0].dtype), grads[0].new_full((1,), weight)])
+        flat = torch.cat(
+            [*(grad.flatten() for grad in grads), sums.to(grads[0].dtype), grads[0].new_full((1,), weight)]
+        )
         flat[: sum(sizes)] *= weight
         dist.all_reduce(flat)
         *means, sums, weights = flat.split([*sizes, len(sums), 1])

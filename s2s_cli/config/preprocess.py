@@ -21,15 +21,17 @@ class PreprocessSettings(Section):
     valid_tgt: list[Path] = Field(default=[Path("valid.tgt")], min_length=1)
     """Target side of the validation text."""
     test_src: list[Path] = []
-    """Source side of test text: not written, only looked for in the training text."""
+    """Source side of test text, a line each: not written, only looked for in the training text (see leaks)."""
     tsv: bool = False
-    """Both sides stand in columns of the files `train` and `valid`, separated by tabs."""
+    """Both sides stand in columns of the files `train`, `valid` and `test`, separated by tabs."""
     jsonl: bool = False
-    """Both sides stand in fields of the files `train` and `valid`, one JSON object a line."""
+    """Both sides stand in fields of the files `train`, `valid` and `test`, one JSON object a line."""
     train: list[Path] = []
     """Training text with both sides in one file (with tsv or jsonl); - is standard input."""
     valid: list[Path] = []
     """Validation text with both sides in one file (with tsv or jsonl)."""
+    test: list[Path] = []
+    """Test text with both sides in one file (with tsv or jsonl): only looked for in the training text."""
     src_column: PositiveInt = 1
     """Column of the source side in a tsv file, from 1."""
     tgt_column: PositiveInt = 2
@@ -57,7 +59,7 @@ class PreprocessSettings(Section):
     vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 8000
     """Pieces in the vocabulary, special ones included; fewer where the text is too small for so many; a multiple of 8 is made."""
     vocab_sample: PositiveInt = 500_000
-    """Lines of text, drawn by chance, that the vocabulary is trained on at most."""
+    """Lines of text, drawn by chance, that the vocabulary is trained on at most (each 1,000 characters of a longer one count)."""
     shared_vocab: bool = True
     """One vocabulary for both sides, or one for each."""
     src_vocab: Path | None = None
@@ -85,7 +87,8 @@ class PreprocessSettings(Section):
     max_len: PositiveInt = 256
     """Drop a training pair with a side of more pieces than this (a side that is cut may keep as many as its cut leaves)."""
     max_ratio: PositiveFloat = 9.0
-    """Drop a training pair whose longer side has more than this many times the pieces of the other (short pairs excepted)."""
+    """Drop a training pair with a side of more than this many times the pieces of the other, unless both have at most five;
+    100 or so for summarization, where a target is meant to be short."""
     max_unknown: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Drop a training pair with a side of which more than this share of the pieces is unknown."""
     src_script: list[str] = []
@@ -105,7 +108,7 @@ class PreprocessSettings(Section):
     allow_unknown: bool = False
     """Go on even so."""
     workers: NonNegativeInt = 0
-    """Processes that encode; 0 takes every core. The output is the same for any number."""
+    """Processes that encode; 0 takes every core (under torchrun, this rank's share). The output is the same for any number."""
     seed: NonNegativeInt = 1
     """Seed of the sample of lines that the vocabulary is trained on."""
 
@@ -116,9 +119,9 @@ class PreprocessSettings(Section):
         one_file = self.tsv or self.jsonl
         if one_file and not (self.train and self.valid):
             raise ValueError("tsv and jsonl read the files named by train and valid: name both")
-        if not one_file and (self.train or self.valid):
+        if not one_file and (self.train or self.valid or self.test):
             raise ValueError(
-                "train and valid name files with both sides: say tsv or jsonl, or name train_src and train_tgt"
+                "train, valid and test name files with both sides: say tsv or jsonl, or name train_src and train_tgt"
             )
         num_train = len(self.train if one_file else self.train_src)
         for name in ("corpus", "weight", "tag"):
@@ -130,12 +133,13 @@ class PreprocessSettings(Section):
             if not piece or any(c.isspace() for c in piece):
                 raise ValueError(f"{piece!r}: a piece of the vocabulary is not empty and holds no space")
         tags = {piece for tag in [*self.tag, *self.valid_tag] for piece in tag.split()}
+        tags |= {f"<extra_id_{i}>" for i in range(self.sentinels)}
         for piece in [*self.reserved, *self.symbol, *sorted(tags)]:
             if piece in ("<pad>", "<unk>", "<s>", "</s>") or re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 raise ValueError(f"{piece} is a piece of every vocabulary already, and has its own meaning")
         if both := set(self.symbol) & {*self.reserved, *tags}:
             raise ValueError(
-                f"{min(both)} is named as symbol, which text turns into, and as reserved or tag, which it does not"
+                f"{min(both)} is named as symbol, which text turns into, and as reserved, sentinel or tag, which it does not"
             )
         if self.tgt_vocab and self.shared_vocab:
             raise ValueError("tgt_vocab needs shared_vocab off: a shared vocabulary is named by src_vocab")

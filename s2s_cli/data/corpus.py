@@ -12,7 +12,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,14 +29,8 @@ GZIP = b"\x1f\x8b\x08"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 XZ = b"\xfd7zXZ\x00"
 ZSTD = b"\x28\xb5\x2f\xfd"
-
-
-class Pair(NamedTuple):
-    """One example: its line number in all the text read together (from 1), and both sides."""
-
-    line: int
-    src: str
-    tgt: str
+BLOCK_BYTES = 1 << 22  # a block that has so many is full, however few its lines
+AT_ONCE = 16  # lines read between two looks at that
 
 
 class Reader(Protocol):
@@ -49,7 +43,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Where pairs are read from: two files line by line, or one file and a reader that takes a line apart."""
+    """Where pairs are read from: two files line by line, or one file and a reader that takes a line apart.
+
+    One file without a reader is both sides.
+    """
 
     files: tuple[Path, ...]
     reader: Reader | None = None
@@ -80,7 +77,7 @@ class Block(NamedTuple):
         """Both sides, line by line; DataError names the file and line of the first one that cannot be read."""
         columns = [self._decode(name, raw) for name, raw in zip(self.names, self.raw, strict=True)]
         if self.reader is None:
-            return columns[0], columns[1]
+            return columns[0], columns[-1]
         reader, name = self.reader, self.names[0]
         pairs = [reader(line, name, number) for number, line in enumerate(columns[0], self.first)]
         return [src for src, _ in pairs], [tgt for _, tgt in pairs]
@@ -113,12 +110,6 @@ def read_lines(
         yield decode_line(raw, name, number, invalid, replaced)
 
 
-def read_pairs(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> Iterator[Pair]:
-    """The pairs of several files joined in order; DataError if the two sides of one differ in their number of lines."""
-    for block in read_blocks(paired(src_files, tgt_files)):
-        yield from map(Pair, block.lines, *block.texts())
-
-
 def paired(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> list[Source]:
     """Sources of two files each; DataError if there are more of one side."""
     if len(src_files) != len(tgt_files):
@@ -129,40 +120,61 @@ def paired(src_files: Sequence[Path], tgt_files: Sequence[Path]) -> list[Source]
 
 
 def read_blocks(sources: Sequence[Source], size: int = 4096) -> Iterator[Block]:
-    """The lines of all sources in blocks of up to `size`; a block never spans two sources."""
+    """The lines of all sources in blocks of up to `size`, fewer where lines are long; a block never spans two sources.
+
+    DataError if the two sides of a source differ in their number of lines.
+    """
     offset = 0
     for index, source in enumerate(sources):
         names = tuple(map(file_name, source.files))
-        num_lines = 0
         with ExitStack() as stack:
-            streams = [stack.enter_context(open_bytes(file)) for file in source.files]
-            while True:
-                rows = [_take(stream, size, file) for stream, file in zip(streams, source.files, strict=True)]
-                if len({len(side) for side in rows}) > 1:
-                    counts = [
-                        num_lines + len(side) + _count(stream, file)
-                        for side, stream, file in zip(rows, streams, source.files, strict=True)
-                    ]
-                    raise DataError(
-                        f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}: "
-                        "line N of one side must belong to line N of the other"
-                    )
-                if not rows[0]:
-                    break
+            files = [_Lines(file, stack.enter_context(open_bytes(file))) for file in source.files]
+            while rows := _take(files, size):
                 raw = tuple(b"".join(side) for side in rows)
-                yield Block(index, offset, num_lines + 1, len(rows[0]), names, raw, source.reader)
-                num_lines += len(rows[0])
-        offset += num_lines
+                num_lines = files[0].num_taken
+                yield Block(index, offset, num_lines - len(rows[0]) + 1, len(rows[0]), names, raw, source.reader)
+        offset += files[0].num_taken
 
 
-def _take(stream: BinaryIO, size: int, path: Path) -> list[bytes]:
-    with _read_errors(path):
-        return list(islice(stream, size))
+class _Lines:
+    """A file being read, and how many of its lines have been taken."""
+
+    def __init__(self, path: Path | str, stream: BinaryIO) -> None:
+        self.path, self._stream, self.num_taken = path, stream, 0
+
+    def take(self, size: int) -> list[bytes]:
+        """Up to `size` more lines."""
+        rows: list[bytes] = []
+        with _read_errors(self.path, lambda: self.num_taken + len(rows)):
+            rows.extend(islice(self._stream, size))
+        self.num_taken += len(rows)
+        return rows
 
 
-def _count(stream: BinaryIO, path: Path) -> int:
-    with _read_errors(path):
-        return sum(1 for _ in stream)
+def _take(files: Sequence[_Lines], size: int) -> list[list[bytes]]:
+    """Up to `size` lines of each file, in steps until they have BLOCK_BYTES; nothing at the end."""
+    rows: list[list[bytes]] = [[] for _ in files]
+    num_bytes = 0
+    while len(rows[0]) < size and num_bytes < BLOCK_BYTES:
+        more = [file.take(min(AT_ONCE, size - len(rows[0]))) for file in files]
+        if len({len(side) for side in more}) > 1:
+            raise _uneven(files)
+        if not more[0]:
+            break
+        for side, lines in zip(rows, more, strict=True):
+            side += lines
+            num_bytes += sum(map(len, lines))
+    return rows if rows[0] else []
+
+
+def _uneven(files: Sequence[_Lines]) -> DataError:
+    for file in files:
+        while file.take(4096):
+            pass
+    (src, src_lines), (tgt, tgt_lines) = ((file_name(file.path), file.num_taken) for file in files)
+    return DataError(
+        f"{src} has {src_lines:,} lines but {tgt} has {tgt_lines:,}: line N of one side must belong to line N of the other"
+    )
 
 
 def decode_line(
@@ -191,8 +203,10 @@ def decode_line(
 
 def raw_lines(path: Path | str) -> Iterator[bytes]:
     """The lines of a file as bytes, without 0x0A and without one CR before it."""
-    with open_bytes(path) as stream, _read_errors(path):
+    num_read = 0
+    with open_bytes(path) as stream, _read_errors(path, lambda: num_read):
         for line in stream:
+            num_read += 1
             if line.endswith(b"\r\n"):
                 yield line[:-2]
             else:
@@ -234,26 +248,24 @@ def _zstd() -> Any:
 
 
 @contextmanager
-def _read_errors(path: Path | str) -> Iterator[None]:
-    """Turn what can go wrong with a file into one message about it."""
+def _read_errors(path: Path | str, num_read: Callable[[], int] | None = None) -> Iterator[None]:
+    """Turn what can go wrong with a file into one message about it; `num_read` tells how many lines were whole."""
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except EOFError:
-        raise DataError(f"{file_name(path)}: the compressed file ends too early; copy or download it again") from None
     except _corrupt() as error:
-        raise DataError(
-            f"{file_name(path)}: the compressed file is corrupt ({error}); copy or download it again"
-        ) from None
+        what = "ends too early" if isinstance(error, EOFError) else f"is corrupt ({error})"
+        where = f", after line {num_read():,}" if num_read and num_read() else ""
+        raise DataError(f"{file_name(path)}: the compressed file {what}{where}; copy or download it again") from None
     except OSError as error:
         raise DataError(f"{file_name(path)}: cannot be read ({error.strerror or error})") from None
 
 
 def _corrupt() -> tuple[type[Exception], ...]:
-    """What decompressors raise for damaged files; that of zstd only if it was used."""
+    """What decompressors raise for damaged files, EOFError for cut ones; that of zstd only if it was used."""
     modules = (sys.modules.get(name) for name in ("compression.zstd", "backports.zstd"))
-    return gzip.BadGzipFile, zlib.error, lzma.LZMAError, *(module.ZstdError for module in modules if module)
+    return EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, *(module.ZstdError for module in modules if module)
 
 
 def _invalid_message(raw: bytes, name: str, number: int, error: UnicodeDecodeError) -> str:

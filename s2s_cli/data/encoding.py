@@ -65,15 +65,15 @@ class Encoder:
         """Encode a block. DataError names the file and line of what cannot be read."""
         src_texts, tgt_texts = block.texts()
         tag = self.tags[block.source] if self.tags else ""
-        src, src_cut = _encode(self.vocabs.src, tagged(tag, src_texts), self.limits.src_truncate)
-        tgt, tgt_cut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
+        src, src_uncut = _encode(self.vocabs.src, tagged(tag, src_texts), self.limits.src_truncate)
+        tgt, tgt_uncut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
         keep, account = self._filter(block, src_texts, tgt_texts, src, tgt)
         if not keep.all():
             src, tgt = src.select(keep), tgt.select(keep)
             src_texts, tgt_texts = list(compress(src_texts, keep)), list(compress(tgt_texts, keep))
         account.kept, account.src_tokens, account.tgt_tokens = len(src.lengths), len(src.ids), len(tgt.ids)
-        account.src = _side(self.vocabs.src, src, src_texts, int((src_cut & keep).sum()))
-        account.tgt = _side(self.vocabs.tgt, tgt, tgt_texts, int((tgt_cut & keep).sum()))
+        account.src = _side(self.vocabs.src, src, src_texts, src_uncut[keep])
+        account.tgt = _side(self.vocabs.tgt, tgt, tgt_texts, tgt_uncut[keep])
         account.ratios = count_ratios(src.lengths, tgt.lengths)
         hashes = _hashes(tag, src_texts, tgt_texts) if self.limits.find else np.zeros(0, np.uint64)
         return Encoded(src, tgt, np.array(block.lines, np.int64)[keep], hashes, account)
@@ -161,15 +161,14 @@ def _work(block: Block) -> Encoded:
     return _worker(block)
 
 
-def _encode(vocab: Vocab, texts: Sequence[str], truncate: int) -> tuple[Rows, Mask]:
-    """The ids of texts, and which of them were cut."""
+def _encode(vocab: Vocab, texts: Sequence[str], truncate: int) -> tuple[Rows, Lengths]:
+    """The ids of texts, and how long each was before it was cut."""
     rows = vocab.encode(texts)
-    lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-    cut = lengths > truncate if truncate else np.zeros(len(rows), np.bool_)
-    if cut.any():
+    uncut = lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+    if truncate and lengths.max(initial=0) > truncate:
         rows = [row[:truncate] for row in rows]
         lengths = np.minimum(lengths, truncate)
-    return Rows(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths), cut
+    return Rows(np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths), uncut
 
 
 def _count_unknown(rows: Rows, unk: int) -> Lengths | None:
@@ -181,10 +180,16 @@ def _count_unknown(rows: Rows, unk: int) -> Lengths | None:
     return (sums[ends] - sums[ends - rows.lengths]).astype(np.int32)
 
 
-def _side(vocab: Vocab, rows: Rows, texts: Sequence[str], num_cut: int) -> Side:
-    num_words = " ".join(texts).count(" ") + 1 if texts else 0
-    num_bytes = int(vocab.is_byte[rows.ids].sum())
-    return Side(num_words, int((rows.ids == vocab.unk).sum()), num_bytes, num_cut, count_lengths(rows.lengths))
+def _side(vocab: Vocab, rows: Rows, texts: Sequence[str], uncut: Lengths) -> Side:
+    return Side(
+        pieces=len(rows.ids),
+        pieces_uncut=int(uncut.sum()),
+        words=" ".join(texts).count(" ") + 1 if texts else 0,
+        unknown=int((rows.ids == vocab.unk).sum()),
+        bytes=int(vocab.is_byte[rows.ids].sum()),
+        cut=int((uncut > rows.lengths).sum()),
+        lengths=count_lengths(rows.lengths),
+    )
 
 
 def _count(

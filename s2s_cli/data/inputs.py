@@ -17,7 +17,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from s2s_cli.config import PreprocessSettings
-from s2s_cli.data.corpus import STDIN, Block, Reader, Source, open_bytes, paired, read_blocks, read_lines
+from s2s_cli.data.corpus import STDIN, Block, Reader, Source, open_bytes, paired, read_blocks
 from s2s_cli.data.formats import Columns, Fields
 from s2s_cli.errors import ConfigError
 
@@ -28,7 +28,7 @@ class Inputs:
 
     train: list[Source]
     valid: list[Source]
-    test: list[Path]
+    test: list[Source]
     tags: list[str]
     valid_tags: list[str]
 
@@ -39,17 +39,19 @@ class Inputs:
             _check(path)
         if sum(str(path) == "-" for path in chain(*_files(settings))) > 1:
             raise ConfigError("standard input (-) is named twice, and can be read once")
-        train_src, train_tgt, valid_src, valid_tgt, test = (
+        train_src, train_tgt, valid_src, valid_tgt, test, test_src = (
             [_copy_stdin(scratch) if str(path) == "-" else path for path in paths] for paths in _files(settings)
         )
+        reader: Reader | None = None
         if settings.tsv or settings.jsonl:
-            reader: Reader = Columns(settings.src_column, settings.tgt_column)
+            reader = Columns(settings.src_column, settings.tgt_column)
             if settings.jsonl:
                 reader = Fields(settings.src_field, settings.tgt_field)
             train, valid = ([Source((path,), reader) for path in paths] for paths in (train_src, valid_src))
         else:
             train, valid = paired(train_src, train_tgt), paired(valid_src, valid_tgt)
-        return cls(train, valid, test, *_tags(settings, len(train), len(valid)))
+        held_out = [Source((path,), reader) for path in test] + [Source((path,)) for path in test_src]
+        return cls(train, valid, held_out, *_tags(settings, len(train), len(valid)))
 
     @property
     def tag_pieces(self) -> list[str]:
@@ -58,9 +60,8 @@ class Inputs:
 
     def held_out(self) -> Iterator[str]:
         """The sources of validation and test text, without tags."""
-        for block in read_blocks(self.valid):
+        for block in read_blocks([*self.valid, *self.test]):
             yield from block.texts()[0]
-        yield from chain(*map(read_lines, self.test))
 
     def where(self, line: int, num_lines: list[int]) -> str:
         """File and line of a line number of the training text, whose sources have so many lines."""
@@ -107,11 +108,11 @@ def progress(blocks: Iterator[Block], what: str) -> Iterator[Block]:
             bar.update(block.size)
 
 
-def _files(settings: PreprocessSettings) -> tuple[list[Path], list[Path], list[Path], list[Path], list[Path]]:
-    """Training and validation files, source and target side, and test sources."""
+def _files(settings: PreprocessSettings) -> tuple[list[Path], ...]:
+    """Training and validation files, source and target side; test files with both sides, and test sources."""
     if settings.tsv or settings.jsonl:
-        return settings.train, [], settings.valid, [], settings.test_src
-    return settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt, settings.test_src
+        return settings.train, [], settings.valid, [], settings.test, settings.test_src
+    return settings.train_src, settings.train_tgt, settings.valid_src, settings.valid_tgt, [], settings.test_src
 
 
 def _check(path: Path) -> None:

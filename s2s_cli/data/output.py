@@ -31,7 +31,8 @@ def tidy_end() -> Iterator[None]:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where `out` is written before it is whole."""
+    """Where `out`, or what it is a link to, is written before it is whole."""
+    out = out.resolve()
     return out.with_name(f".{out.name}.partial")
 
 
@@ -43,14 +44,21 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out}: exists and is no dataset, so it is not overwritten; name another folder with -o")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.resolve() == Path.cwd():
+        raise DataError(f"{out}: the current folder, which cannot be replaced; name it from outside with -o")
     partial = partial_folder(out)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: no folder can be made there ({error.strerror}); name another one with -o") from None
+    out = out.resolve()
     with _lock(out):
         shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
         partial.mkdir()
         try:
             yield partial
-            _sync(partial)
+            for path in [*partial.rglob("*"), partial]:
+                _sync(path)
             _replace(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -86,11 +94,10 @@ def _lock(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _replace(new: Path, out: Path) -> None:
@@ -99,4 +106,5 @@ def _replace(new: Path, out: Path) -> None:
     if out.exists():
         out.rename(old)
     new.rename(out)
+    _sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -36,6 +36,7 @@ from s2s_cli.data.inputs import Inputs, lines_of, progress, reads_stdin, sample
 from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder, tidy_end
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
+from s2s_cli.data.spm import short
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
 from s2s_cli.errors import ConfigError, DataError
 
@@ -61,11 +62,12 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
             folder = Path(stack.enter_context(work))
             scratch = stack.enter_context(scratch_folder(folder))
             inputs = Inputs.of(settings, scratch)
+            limits = Limits.of(settings, inputs.held_out())
             vocabs = _vocabs(settings, inputs)
             vocabs.save(folder / "vocab")
             valid_account = _write_valid(inputs, vocabs, folder)
         num_lines = [0] * len(inputs.train)
-        encoder = Encoder(vocabs, Limits.of(settings, inputs.held_out()), inputs.tags)
+        encoder = Encoder(vocabs, limits, inputs.tags)
         encoded = ranks.encode(_counted(read_blocks(inputs.train), num_lines), encoder, settings.workers, scratch)
         with ranks.step():
             account = _write_train(encoded, encoder, lambda line: inputs.where(line, num_lines), folder, scratch)
@@ -100,7 +102,8 @@ def _vocabs(settings: PreprocessSettings, inputs: Inputs) -> Vocabs:
         tags = [] if side == "tgt" else inputs.tag_pieces
         if path is not None:
             return reuse(path, "tgt" if side == "tgt" else "src", rules, tags, reserved, settings.symbol)
-        lines = sample(lines_of(inputs.train, side), settings.vocab_sample, settings.seed)
+        text = short(lines_of(inputs.train, side), settings.vocab_type)
+        lines = sample(text, settings.vocab_sample, settings.seed)
         if not any(lines):
             raise DataError(f"{inputs.train[0].name}: the training text is empty")
         return Vocab.train(

@@ -17,6 +17,7 @@ FIRST_LINES = 10  # line numbers kept for each reason
 EXAMPLES = 3
 EXAMPLE_CHARS = 100
 LONGEST = 1 << 14  # lengths above it share a bin
+LIMITS = {"too long": "max-len", "length ratio": "max-ratio", "unknown pieces": "max-unknown"}
 RATIO_BINS_PER_OCTAVE, RATIO_OCTAVES = 32, 8
 
 
@@ -47,8 +48,13 @@ def example(where: str, src: str, tgt: str) -> dict[str, Any]:
 
 @dataclass
 class Side:
-    """One side of the kept pairs: pieces, words, what was unknown or cut, and how many have each length."""
+    """One side of the kept pairs, before duplicates are dropped: what was unknown or cut, how many have each length.
 
+    `pieces` counts what is left of a cut; `pieces_uncut` belongs to `words`.
+    """
+
+    pieces: int = 0
+    pieces_uncut: int = 0
     words: int = 0
     unknown: int = 0
     bytes: int = 0
@@ -57,23 +63,35 @@ class Side:
 
     def add(self, other: "Side") -> None:
         """Add those of another block."""
+        self.pieces += other.pieces
+        self.pieces_uncut += other.pieces_uncut
         self.words += other.words
         self.unknown += other.unknown
         self.bytes += other.bytes
         self.cut += other.cut
         self.lengths = _plus(self.lengths, other.lengths)
 
-    def as_dict(self, pieces: int) -> dict[str, Any]:
+    @property
+    def unknown_rate(self) -> float:
+        """Share of unknown pieces."""
+        return _share(self.unknown, self.pieces)
+
+    @property
+    def pieces_per_word(self) -> float:
+        """How finely the vocabulary splits."""
+        return _share(self.pieces_uncut, self.words)
+
+    def as_dict(self) -> dict[str, Any]:
         """For `report.json`."""
         return {
-            "pieces": pieces,
+            "pieces": self.pieces,
             "words": self.words,
-            "pieces_per_word": _share(pieces, self.words),
-            "unknown_rate": _share(self.unknown, pieces),
-            "byte_rate": _share(self.bytes, pieces),
+            "pieces_per_word": self.pieces_per_word,
+            "unknown_rate": self.unknown_rate,
+            "byte_rate": _share(self.bytes, self.pieces),
             "cut": self.cut,
             "length": {
-                "mean": _share(pieces, int(self.lengths.sum())),
+                "mean": _share(self.pieces, int(self.lengths.sum())),
                 **{f"p{p}": quantile(self.lengths, p / 100) for p in (50, 90, 99, 100)},
             },
             "histogram": [
@@ -118,7 +136,7 @@ class Account:
     @property
     def unknown_rate(self) -> float:
         """Share of unknown pieces on the side that has more of them."""
-        return max(_share(self.src.unknown, self.src_tokens), _share(self.tgt.unknown, self.tgt_tokens))
+        return max(self.src.unknown_rate, self.tgt.unknown_rate)
 
     def counts(self) -> dict[str, Any]:
         """What `dataset.json` says of it."""
@@ -131,20 +149,20 @@ class Account:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For `report.json`. Lengths, words and rates are of pairs before duplicates are dropped."""
+        """For `report.json`. What it says of a side is of pairs before duplicates are dropped."""
         return {
             **self.counts(),
             "drops": {reason: vars(drop) for reason, drop in self.drops.items()},
             "kept_although": {reason: vars(found) for reason, found in self.found.items()},
-            "src": self.src.as_dict(self.src_tokens),
-            "tgt": self.tgt.as_dict(self.tgt_tokens),
+            "src": self.src.as_dict(),
+            "tgt": self.tgt.as_dict(),
             "length_ratio": self.length_ratio(),
         }
 
     def length_ratio(self) -> dict[str, float]:
         """Target over source pieces: the mean over the text, and what 99 % and 99.9 % of the pairs stay under."""
         return {
-            "mean": _share(self.tgt_tokens, self.src_tokens),
+            "mean": _share(self.tgt.pieces, self.src.pieces),
             "p99": _ratio(quantile(self.ratios, 0.99)),
             "p99.9": _ratio(quantile(self.ratios, 0.999)),
         }
@@ -153,15 +171,15 @@ class Account:
         """For a reader."""
         yield f"{self.kept:,} of {self.pairs:,} pairs kept"
         for reason, drop in self.drops.items():
-            yield f"  dropped, {reason}: {drop}"
+            yield f"  dropped, {_with_flag(reason)}: {drop}"
         for reason, found in self.found.items():
             yield f"  kept although {reason}: {found}"
-        for name, side, pieces in (("source", self.src, self.src_tokens), ("target", self.tgt, self.tgt_tokens)):
+        for name, side in (("source", self.src), ("target", self.tgt)):
             lengths = ", ".join(f"{quantile(side.lengths, p / 100)} at {p} %" for p in (50, 90, 99, 100))
             cut = f", {side.cut:,} cut" if side.cut else ""
             yield (
-                f"  {name}: {pieces:,} pieces, {_share(pieces, side.words):.2f} a word, "
-                f"{_share(side.unknown, pieces):.2%} unknown, {_share(side.bytes, pieces):.2%} bytes, "
+                f"  {name}: {side.pieces:,} pieces, {side.pieces_per_word:.2f} a word, "
+                f"{side.unknown_rate:.2%} unknown, {_share(side.bytes, side.pieces):.2%} bytes, "
                 f"lengths up to {lengths}{cut}"
             )
         ratio = self.length_ratio()
@@ -212,4 +230,9 @@ def _share(part: int, whole: int) -> float:
 
 def reasons(found: dict[str, Found]) -> str:
     """Reasons and counts in one line."""
-    return "; ".join(f"{reason} {items}" for reason, items in found.items())
+    return "; ".join(f"{_with_flag(reason)} {items}" for reason, items in found.items())
+
+
+def _with_flag(reason: str) -> str:
+    """A reason, and the flag of its limit."""
+    return f"{reason} (--{LIMITS[reason]})" if reason in LIMITS else reason

@@ -15,8 +15,8 @@ from s2s_cli.errors import ConfigError, DataError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 MULTIPLE = 8  # matrix products over the vocabulary are faster at multiples of it
-MAX_CHARS = 1000  # longer lines are cut for training, which fails on very long ones; so are words for a word vocabulary
-MAX_WORD = 200
+MAX_CHARS = 1000  # longer lines are cut for training, which fails on very long ones
+MAX_WORD = 200  # longer words are left out of a word vocabulary
 
 VocabType = Literal["bpe", "unigram", "char", "word", "byte"]
 
@@ -48,7 +48,7 @@ def train(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_short(lines, kind),
+            sentence_iterator=short(lines, kind),
             model_writer=model,
             model_type="char" if kind == "byte" else kind,
             vocab_size=size,
@@ -104,11 +104,14 @@ def _varint(number: int) -> bytes:
     return low if number < 0x80 else bytes([low[0] | 0x80]) + _varint(number >> 7)
 
 
-def _short(lines: Iterable[str], kind: VocabType) -> Iterator[str]:
+def short(lines: Iterable[str], kind: VocabType) -> Iterator[str]:
+    """Lines cut into parts that are not too long for training; for a word vocabulary, between words."""
     for line in lines:
         line = line.replace("\0", "")
         if kind == "word":
-            yield " ".join(word for word in line.split(" ") if len(word) <= MAX_WORD)
+            words = [word for word in line.split(" ") if len(word) <= MAX_WORD]
+            for start in range(0, len(words), MAX_WORD):
+                yield " ".join(words[start : start + MAX_WORD])
         else:
             for start in range(0, len(line), MAX_CHARS):
                 yield line[start : start + MAX_CHARS]

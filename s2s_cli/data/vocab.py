@@ -206,7 +206,7 @@ class Vocab:
     ) -> "Vocab":
         """A new vocabulary of at most `size` pieces rounded up to a multiple of 8; fewer where the text has not so many."""
         text = (_escape(rules.apply(line)) for line in lines)
-        symbols = [_escape(rules.apply(symbol)) for symbol in symbols]
+        symbols = list(dict.fromkeys(_escape(rules.apply(symbol)) for symbol in symbols))
         extra = list(dict.fromkeys([*tags, *reserved]))
         return cls(spm.train(text, size, kind, byte_fallback, character_coverage, symbols, extra), rules, tags)
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_cli.data.corpus import Pair, blank, paired, read_blocks, read_lines, read_pairs
+from s2s_cli.data import corpus
+from s2s_cli.data.corpus import blank, paired, read_blocks, read_lines
 from s2s_cli.data.dataset import read_text, write_text
 from s2s_cli.data.formats import Columns, Fields
 from s2s_cli.errors import DataError
@@ -22,6 +23,12 @@ def lines_of(content: bytes, folder: Path, **how: object) -> list[str]:
     path = folder / "text"
     path.write_bytes(content)
     return list(read_lines(path, **how))
+
+
+def pairs_of(src: list[Path], tgt: list[Path], size: int = 4096) -> list[tuple[int, str, str]]:
+    """Line number and both sides of every pair."""
+    blocks = read_blocks(paired(src, tgt), size)
+    return [item for block in blocks for item in zip(block.lines, *block.texts(), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +142,7 @@ def test_what_is_not_utf8_is_named(tmp_path: Path, content: bytes, message: str)
     other = tmp_path / "other"
     other.write_bytes(b"x\n" * len(content.removesuffix(b"\n").split(b"\n")))
     with pytest.raises(DataError, match=message):
-        list(read_pairs([tmp_path / "text"], [other]))
+        pairs_of([tmp_path / "text"], [other])
 
 
 def test_a_byte_order_mark_inside_is_content(tmp_path: Path) -> None:
@@ -159,25 +166,58 @@ def test_blocks_of_any_size_hold_the_pairs(folder: Path, pairs: list[tuple[str, 
     src, tgt = folder / "src", folder / "tgt"
     write_text(src, (f"_{s}" for s, _ in pairs))
     write_text(tgt, (f"_{t}" for _, t in pairs))
-    blocks = list(read_blocks(paired([src, src], [tgt, tgt]), size))
-    assert all(block.size <= size for block in blocks)
-    found = [Pair(*item) for block in blocks for item in zip(block.lines, *block.texts(), strict=True)]
-    assert found == list(read_pairs([src, src], [tgt, tgt]))
-    assert [(p.src[1:], p.tgt[1:]) for p in found] == pairs * 2
-    assert [p.line for p in found] == list(range(1, 2 * len(pairs) + 1))
+    found = pairs_of([src, src], [tgt, tgt], size)
+    assert [(s[1:], t[1:]) for _, s, t in found] == pairs * 2
+    assert [line for line, _, _ in found] == list(range(1, 2 * len(pairs) + 1))
+
+
+def test_blocks_are_small_in_lines_and_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").write_bytes(b"".join(b"%d\n" % i for i in range(1000)))
+    (tmp_path / "tgt").write_bytes(b"".join(b"x" * (1 + i % 200) + b"\n" for i in range(1000)))
+    sources = paired([tmp_path / "src"], [tmp_path / "tgt"])
+    assert [block.size for block in read_blocks(sources, 300)] == [300, 300, 300, 100]
+    monkeypatch.setattr(corpus, "BLOCK_BYTES", 5000)
+    blocks = list(read_blocks(sources, 300))
+    longest = corpus.AT_ONCE * 206
+    assert all(sum(map(len, block.raw)) < 5000 + longest for block in blocks)
+    assert len(blocks) > 15
+    assert [number for block in blocks for number in block.lines] == list(range(1, 1001))
+    assert [text for block in blocks for text in block.texts()[0]] == [str(i) for i in range(1000)]
+
+
+def test_one_file_alone_is_both_sides(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"a\nb\n")
+    [block] = read_blocks([corpus.Source((tmp_path / "text",))])
+    assert block.texts() == (["a", "b"], ["a", "b"])
+
+
+@pytest.mark.parametrize("how", ["gz", "xz"])
+def test_a_truncated_file_is_named_with_the_last_line_read(tmp_path: Path, how: str) -> None:
+    text = b"".join(b"%d\n" % (i * i) for i in range(50_000))
+    (tmp_path / "text").write_bytes(COMPRESSORS[how](text)[:-2000])
+    found = []
+    for read in (
+        lambda: list(read_lines(tmp_path / "text")),
+        lambda: pairs_of([tmp_path / "text"], [tmp_path / "text"]),
+        lambda: list(read_blocks([corpus.Source((tmp_path / "text",))])),
+    ):
+        with pytest.raises(DataError, match=r"text: the compressed file ends too early, after line [0-9,]+;") as error:
+            read()
+        found.append(str(error.value))
+    assert len(set(found)) == 1
 
 
 def test_sides_of_different_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "src").write_bytes(b"a\n" * 10_000)
     (tmp_path / "tgt").write_bytes(b"a\n" * 9_999)
     with pytest.raises(DataError, match=r"src has 10,000 lines but .*tgt has 9,999"):
-        list(read_pairs([tmp_path / "src"], [tmp_path / "tgt"]))
+        pairs_of([tmp_path / "src"], [tmp_path / "tgt"])
     (tmp_path / "src").write_bytes(gzip.compress(bytes(range(11, 256)) * 4000)[:-9])
     (tmp_path / "tgt").write_bytes(b"")
     with pytest.raises(DataError, match=r"src: the compressed file"):  # found while its lines are counted
-        list(read_pairs([tmp_path / "src"], [tmp_path / "tgt"]))
+        pairs_of([tmp_path / "src"], [tmp_path / "tgt"])
     with pytest.raises(DataError, match="2 source and 1 target files"):
-        list(read_pairs([tmp_path / "src"] * 2, [tmp_path / "tgt"]))
+        pairs_of([tmp_path / "src"] * 2, [tmp_path / "tgt"])
 
 
 def test_columns() -> None:

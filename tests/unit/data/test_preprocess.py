@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from corpora import beside, content, sentences, write
 
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.dataset import Dataset, PairStore
+from s2s_cli.data.inputs import sample
 from s2s_cli.data.preprocess import preprocess, summary
 from s2s_cli.errors import ConfigError, DataError
 
@@ -179,6 +180,22 @@ def test_long_sides_are_dropped_or_cut(corpus: Corpus) -> None:
     assert cut["train"]["src"]["length"]["p100"] == 40
 
 
+def test_rates_are_of_pieces_and_words_of_the_same_text(corpus: Corpus) -> None:
+    src, tgt = sentences(300, 1), sentences(300, 2)
+    once = corpus(src, tgt)
+    plain = preprocess(once.model_copy(update={"duplicates": "drop"}))["train"]
+    often = corpus(src * 4, tgt * 4, src_vocab=once.out, duplicates="drop", allow_drops=True)
+    doubled = preprocess(often.model_copy(update={"out": once.out.with_name("often")}))["train"]
+    assert (doubled["kept"], doubled["src_tokens"]) == (plain["kept"], plain["src_tokens"])
+    for rate in ("pieces_per_word", "unknown_rate", "byte_rate"):
+        assert doubled["src"][rate] == plain["src"][rate]
+    assert doubled["src"]["length"] == plain["src"]["length"]
+    assert doubled["length_ratio"] == plain["length_ratio"]
+    cut = preprocess(corpus(src, tgt, src_vocab=once.out, src_truncate=5, out=once.out.with_name("cut")))["train"]
+    assert cut["src"]["pieces_per_word"] == plain["src"]["pieces_per_word"]
+    assert cut["src"]["length"]["p100"] == 5
+
+
 def preprocess_to(settings: PreprocessSettings) -> Path:
     preprocess(settings)
     return settings.out
@@ -251,6 +268,28 @@ def test_a_dry_run_reports_and_writes_nothing(corpus: Corpus) -> None:
     assert beside(corpus()) == {"other"}
 
 
+def test_where_it_is_written(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large-disk").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("large-disk")
+    for _ in range(2):
+        preprocess(corpus(out=link))
+        assert link.is_symlink()
+        assert Dataset.open(tmp_path / "large-disk").train
+    link.unlink()
+    link.symlink_to("not/yet/there")
+    preprocess(corpus(out=link))
+    assert Dataset.open(tmp_path / "not" / "yet" / "there").train
+    assert beside(corpus()) == {"large-disk", "link", "not"}
+    for folder in ("large-disk", "empty"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        with pytest.raises(DataError, match=r"^\.: the current folder"):
+            preprocess(corpus(out="."))
+    with pytest.raises(DataError, match=r"deeper/data-bin: no folder can be made there"):
+        preprocess(corpus(out=tmp_path / "train.src" / "deeper" / "data-bin"))
+
+
 def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.txt", sentences(num, num)) for name, num in (("news", 120), ("talks", 30))]
     settings = corpus(
@@ -294,6 +333,40 @@ def test_a_tag_hides_nothing_from_the_filters(corpus: Corpus, tmp_path: Path) ->
     assert dataset.valid.lines.tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("kind", ["bpe", "word"])
+def test_a_vocabulary_is_trained_on_parts_of_long_lines(
+    corpus: Corpus, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = sentences(300, 1)
+    src[5] = " ".join(src * 3)
+    longest = []
+
+    def seen(lines: Iterable[str], *how: int) -> list[str]:
+        chosen = sample(lines, *how)
+        longest.append(max(map(len, chosen)))
+        return chosen
+
+    monkeypatch.setattr("s2s_cli.data.preprocess.sample", seen)
+    preprocess(corpus(src, vocab_type=kind))
+    assert len(src[5]) > 20_000
+    assert 900 < longest[0] <= 2000
+
+
+@pytest.mark.parametrize("how", ["tsv", "jsonl"])
+def test_leaks_into_test_text_of_the_same_form(corpus: Corpus, tmp_path: Path, how: str) -> None:
+    pairs = [(f"{i} {s}", t) for i, (s, t) in enumerate(zip(sentences(300, 1), sentences(300, 2), strict=True))]
+    texts = {"train": pairs, "valid": [("a house", "a tree")], "test": [(pairs[7][0], "another translation")]}
+    files = {
+        name: write(
+            tmp_path / name, [f"{s}\t{t}" if how == "tsv" else json.dumps({"src": s, "tgt": t}) for s, t in items]
+        )
+        for name, items in texts.items()
+    }
+    plain = write(tmp_path / "plain", [pairs[9][0]])
+    report = preprocess(corpus(**files, **{how: True}, test_src=plain, leaks="drop"))
+    assert report["train"]["drops"]["leak"]["lines"] == [8, 10]
+
+
 def test_a_reused_vocabulary_gets_what_can_be_appended(corpus: Corpus, tmp_path: Path) -> None:
     first = corpus(out=tmp_path / "first", symbol="#P#")
     preprocess(first)
@@ -312,6 +385,13 @@ def test_what_cannot_be_read_is_said_before_the_long_work(corpus: Corpus, tmp_pa
     for name in ("valid_tgt", "test_src"):
         with pytest.raises(DataError, match="missing: no such file"):
             preprocess(settings.model_copy(update={name: [tmp_path / "missing"]}))
+    with pytest.raises(ConfigError, match="did you mean latin"):
+        preprocess(settings.model_copy(update={"src_script": ["latn"]}))
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"good\nbad\xff\n")
+    with pytest.raises(DataError, match="bad:2: byte 0xFF"):
+        preprocess(settings.model_copy(update={"test_src": [bad]}))
+    bad.unlink()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="pipe: a pipe, which can be read once"):
         preprocess(settings.model_copy(update={"train_src": [tmp_path / "pipe"]}))
@@ -355,6 +435,8 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         ({"tsv": True, "jsonl": True}, "one of tsv and jsonl"),
         ({"tsv": True}, "name both"),
         ({"train": "x"}, "say tsv or jsonl"),
+        ({"test": "x"}, "say tsv or jsonl"),
+        ({"symbol": "<extra_id_0>", "sentinels": 1}, "<extra_id_0> is named as symbol"),
         ({"weight": [1, 2]}, "weight has 2 values for 1 training files"),
         ({"reserved": "a b"}, "holds no space"),
         ({"symbol": "<s>"}, "<s> is a piece of every vocabulary already"),

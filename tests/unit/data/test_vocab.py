@@ -99,6 +99,24 @@ def test_odd_lines_do_not_break_training(kind: str, line: str) -> None:
     assert vocab.decode(vocab.encode([line])[0]) == line
 
 
+def test_a_symbol_may_be_named_twice() -> None:
+    rules = TextRules(lowercase=True)
+    twice = Vocab.train(sentences(50), size=400, rules=rules, symbols=["#P1#", "#p1#", "#P1#"])
+    assert twice.fingerprint == Vocab.train(sentences(50), size=400, rules=rules, symbols=["#P1#"]).fingerprint
+
+
+RULES = [TextRules(normalize, lowercase) for normalize in ("none", "nfc", "nfkc") for lowercase in (False, True)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts=st.lists(TEXT, max_size=5), rules=st.sampled_from(RULES))
+def test_decoding_gives_what_the_rules_make_of_each_line(
+    vocabs: dict[str, Vocab], texts: list[str], rules: TextRules
+) -> None:
+    vocab = Vocab(vocabs["bpe"].proto, rules)
+    assert [vocab.decode(ids) for ids in vocab.encode(texts)] == [rules.apply(text) for text in texts]
+
+
 def test_what_cannot_be_trained_is_said() -> None:
     with pytest.raises(DataError, match="no text to train"):
         Vocab.train(["", ""], size=400)

@@ -118,3 +118,13 @@ def test_a_cold_sample_is_greedy_search() -> None:
     for options in ({"temperature": 1e-3}, {"top_k": 1}, {"top_p": 1e-6}):
         found = model.sample(ids, limits, SearchSettings(**options), ids)
         assert [[h.ids for h in one] for one in found] == greedy
+
+
+def test_log_probabilities_of_samples_are_the_models() -> None:
+    """Whatever made the distribution that was drawn from another one."""
+    model = Scripted(1, 1, sharpness=0.3)
+    odd = SearchSettings(temperature=0.5, top_k=2, repetition_penalty=1.7)
+    (found,) = model.sample([0], Limits([6], [9]), odd, [1], 20)
+    for h in found:
+        assert len(set(h.ids)) < len(h.ids), "without a repetition this proves nothing"
+        assert h.logps == model.forced(0, h.ids)[0].tolist()

@@ -37,6 +37,7 @@ from s2s_cli.models.build import build_model
 FORMAT = 1
 SUMS = "SHA256SUMS"
 WEIGHTS = "model.safetensors"
+_LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def write_sums(folder: Path) -> None:
 def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
     """Raise BundleError unless every file named in SHA256SUMS, all of `covers` among them, is there and unaltered."""
     try:
-        text = (folder / SUMS).read_text(encoding="utf-8")
+        text = _read_text(folder / SUMS)
     except (OSError, UnicodeDecodeError):
         raise BundleError(f"{folder} has no readable {SUMS}: it is not a whole bundle") from None
     sums = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
@@ -242,7 +243,7 @@ def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or a BundleError that names the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(_read_text(path))
     except FileNotFoundError:
         raise BundleError(f"{path} does not exist: {path.parent} is neither a run folder nor a bundle") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -250,6 +251,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds no JSON object")
     return value
+
+
+def _read_text(path: Path) -> str:
+    """A file that no bundle of ours needs to be large; BundleError for one that would fill the memory."""
+    if (size := path.stat().st_size) > _LARGEST_TEXT:
+        raise BundleError(f"{path} is {size:,} bytes, too large for what it should hold")
+    return path.read_text(encoding="utf-8")
 
 
 def find_bundle(path: Path) -> Path:

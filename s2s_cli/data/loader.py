@@ -87,7 +87,7 @@ def valid_batches(
 
 
 class Position(NamedTuple):
-    """The next batch of a stream: its epoch, and its number among the batches of one rank in that epoch."""
+    """The next batch of a stream, of its first rank if there are several: its epoch, and its number in that epoch."""
 
     epoch: int
     batch: int
@@ -96,9 +96,9 @@ class Position(NamedTuple):
 class TrainStream:
     """Training batches without end, epoch after epoch, loaded ahead by one background thread.
 
-    With `world` ranks, rank r gets batch r of each group of `world` batches. Where an epoch's batches do not fill the
-    last group, it is filled up from the epoch's first batches: every rank has equally many, every pair is seen once, or
-    twice where it filled up. With `noise`, which makes some pairs longer, a batch may pass its budget by as much.
+    With `world` ranks, rank r gets batch r of each group of `world` batches; a group that an epoch's last batches do not
+    fill goes on into the next epoch. So any number of ranks reads the same batches in the same order, and `position`, that of
+    the next group, means the same for all. With `noise`, which makes some pairs longer, a batch may pass its budget by as much.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class TrainStream:
         self._position = Position(*value)
 
     def num_batches(self, epoch: int) -> int:
-        """Batches of each rank in an epoch."""
-        return -(-len(self._batches(epoch)) // self._world)
+        """Batches of an epoch, those of all ranks."""
+        return len(self._batches(epoch))
 
     def next(self) -> Batch:
         """The batch at `position`, which then moves on by one."""
@@ -153,21 +153,23 @@ class TrainStream:
             if epoch not in self._plans:
                 store = self._store
                 plan = plan_epoch(store.src_len, store.tgt_len, self._batch_tokens, self._seed, epoch, store.repeats)
-                self._plans = {e: p for e, p in self._plans.items() if e == epoch - 1} | {epoch: plan}
+                self._plans = {e: p for e, p in self._plans.items() if abs(e - epoch) == 1} | {epoch: plan}
             return self._plans[epoch]
 
     def _load(self, position: Position) -> Iterator[tuple[Position, Batch]]:
         """Batches from a position on, each with the position after it."""
-        epoch, index = position
         while True:
-            batches = self._batches(epoch)
-            last = -(-len(batches) // self._world)
-            while index < last:
-                batch = batches[(index * self._world + self._rank) % len(batches)]
-                index += 1
-                after = Position(epoch, index) if index < last else Position(epoch + 1, 0)
-                yield after, collate(self._store, batch, self._vocabs, self._noise, epoch)
-            epoch, index = epoch + 1, 0
+            epoch, index = self._after(position, self._rank)
+            batch = collate(self._store, self._batches(epoch)[index], self._vocabs, self._noise, epoch)
+            position = self._after(position, self._world)
+            yield position, batch
+
+    def _after(self, position: Position, num: int) -> Position:
+        """The position `num` batches further on."""
+        epoch, index = position.epoch, position.batch + num
+        while index >= (size := len(self._batches(epoch))):
+            epoch, index = epoch + 1, index - size
+        return Position(epoch, index)
 
 
 class _Loader:

@@ -23,7 +23,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     stream = TrainStream(
         dataset.train, dataset.vocabs, settings.positions, settings.seed, runtime.rank, runtime.world, noise=noise
     )
-    num_batches = stream.num_batches(0)
+    num_batches = -(-stream.num_batches(0) // runtime.world)
     model.train()
     num_tokens, num_sampled, begun = 0, min(_SAMPLE, num_batches), 0.0
     for i in range(num_sampled + 1):

@@ -77,6 +77,6 @@ def _passes(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Ru
             loss = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
         (loss.total / batch.num_tokens).backward()
         fits = True
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.model.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
     return fits

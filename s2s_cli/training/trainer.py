@@ -45,7 +45,6 @@ class Trainer:
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
         self.updater = Updater(learner, self.settings, runtime, progress.scaler)
         self.reader = Reader(dataset, log, scaled=self.updater.scaler is not None)
-        epoch, batch = progress.position
         self.stream = TrainStream(
             dataset.train,
             dataset.vocabs,
@@ -53,7 +52,7 @@ class Trainer:
             self.settings.seed,
             runtime.rank,
             runtime.world,
-            (epoch, batch // runtime.world),
+            progress.position,
             Noise.of(config.noise, dataset.vocabs, self.settings.seed),
         )
         self.num_updates = self._num_updates()
@@ -152,7 +151,7 @@ class Trainer:
         if not settings.max_epochs:
             return settings.max_updates
         batches = settings.max_epochs * self.stream.num_batches(0)
-        return min(settings.max_updates, math.ceil(batches / settings.accumulate))
+        return min(settings.max_updates, math.ceil(batches / (settings.accumulate * self.runtime.world)))
 
     def _update(self, stop: StopSignal) -> bool:
         """One update; False if a signal came between its batches, and then nothing has happened."""
@@ -165,15 +164,14 @@ class Trainer:
             tick = stop.check if self.runtime.world == 1 and len(batches) > 1 else bool
             outcome = self.updater.update(batches, number, self._rate(number), progress.health.limit, tick)
         except Interrupted:
-            self.learner.optimizer.zero_grad(set_to_none=True)
+            self.learner.model.zero_grad(set_to_none=True)
             self.stream.position = before
             return False
         if (rows := self.updater.fewest_rows) < fewest:
             self.log.say(f"update {number}: {rows} pairs at once are too many for the memory, such batches are split")
         self.reader.put(outcome)
         progress.update = number
-        epoch, batch = self.stream.position
-        progress.position = epoch, batch * self.runtime.world
+        progress.position = self.stream.position
         self._note_time()
         return True
 
@@ -224,7 +222,7 @@ class Trainer:
     def _epochs(self) -> float:
         """Passes over the data, with the part of the present one."""
         epoch, batch = self.progress.position
-        return round(epoch + batch / self.runtime.world / self.stream.num_batches(epoch), 4)
+        return round(epoch + batch / self.stream.num_batches(epoch), 4)
 
     def _report(self, bar: Any) -> None:
         self.reader.read(self.progress)

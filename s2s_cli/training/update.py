@@ -85,7 +85,7 @@ class Updater:
         if self.settings.clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm, foreach=True)
         self._step(applied)
-        self.learner.optimizer.zero_grad(set_to_none=True)
+        self.learner.model.zero_grad(set_to_none=True)
         if self.learner.average is not None:
             self.learner.average.update(self.learner.model, number)
         lines = np.concatenate([batch.lines for batch in batches])
@@ -106,8 +106,7 @@ class Updater:
                 if not _is_out_of_memory(error):
                     raise
             # Here the error, and with it all tensors of the frames it came through, are gone.
-            for parameter in self.parameters:
-                parameter.grad = None
+            self.learner.model.zero_grad(set_to_none=True)
             if self.runtime.device.type == "cuda":
                 torch.cuda.empty_cache()
             rows = max(len(batch.lines) for batch in batches)

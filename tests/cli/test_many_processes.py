@@ -76,3 +76,50 @@ def test_other_numbers_of_processes_need_the_same_global_batch(s2s: Zygote, home
     done = s2s.run(*alone, "--accumulate", 2, "--max-updates", 6, cwd=home)
     assert done.code == 0, done.err
     assert "going on after update 4" in done.err
+
+
+def moments(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"checkpoints/step-{step:07d}/training/optimizer.safetensors")
+
+
+def test_a_sharded_optimizer_makes_the_same_bits(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Its checkpoint is that of an unsharded one, and goes on in one process, which then hands it back to two."""
+    options = ["--valid-every", 4, "--keep-last", 9, "--ema", 0.9]
+    whole = start(s2s, home, tmp_path / "whole", *options, "--max-updates", 12)
+    parts = start(s2s, home, tmp_path / "parts", *options, "--max-updates", 4, "--shard-optimizer")
+    assert [done.code for done in finish(s2s, [*whole, *parts])] == [0] * 4
+    for read in (weights, moments):
+        a, b = read(tmp_path / "whole", 4), read(tmp_path / "parts", 4)
+        assert a.keys() == b.keys()
+        assert not [(name, float((a[name] - b[name]).abs().max())) for name in a if not torch.equal(a[name], b[name])]
+    again = finish(s2s, start(s2s, home, tmp_path / "parts", *options, "--max-updates", 12, "--shard-optimizer"))
+    assert [done.code for done in again] == [0, 0], again[0].err
+    for read in (weights, moments):
+        a, b = read(tmp_path / "whole", 12), read(tmp_path / "parts", 12)
+        assert not [(name, float((a[name] - b[name]).abs().max())) for name in a if not torch.equal(a[name], b[name])]
+    alone = ["train", *TINY, "--dropout", 0, "--run", tmp_path / "parts", "--accumulate", 2, *options]
+    done = s2s.run(*alone, "--max-updates", 16, "--shard-optimizer", cwd=home)
+    assert done.code == 0, done.err
+    back = finish(s2s, start(s2s, home, tmp_path / "parts", *options, "--max-updates", 20, "--shard-optimizer"))
+    assert [done.code for done in back] == [0, 0], back[0].err
+    assert "going on after update 16" in back[0].err
+
+
+def test_another_number_of_processes_sees_the_same_data(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Two processes, then one, then two: the weights of one process all along, over epochs whose last batch has no partner."""
+    options = ["--valid-every", 4, "--optimizer", "sgd", "--lr", 0.5, "--keep-last", 9]
+    alone = ["train", *TINY, "--dropout", 0, "--accumulate", 2, *options]
+    assert s2s.run(*alone, "--run", tmp_path / "one", "--max-updates", 12, cwd=home).code == 0
+    for world, limit in ((2, 4), (1, 8), (2, 12)):
+        if world == 1:
+            codes = [s2s.run(*alone, "--run", tmp_path / "mixed", "--max-updates", limit, cwd=home).code]
+        else:
+            processes = start(s2s, home, tmp_path / "mixed", *options, "--max-updates", limit)
+            codes = [done.code for done in finish(s2s, processes)]
+        assert codes == [0] * world
+    states = [
+        json.loads((tmp_path / run / "last/training/state.json").read_text())["position"] for run in ("one", "mixed")
+    ]
+    assert states[0] == states[1]
+    a, b = weights(tmp_path / "one", 12), weights(tmp_path / "mixed", 12)
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import struct
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from samples import MODEL, random_model
 
 from s2s_cli.checkpoint.bundle import (
@@ -97,6 +99,26 @@ def header(bundle: Path, text: bytes, length: int | None = None) -> None:
     resum(bundle)
 
 
+def two(*ends: int) -> bytes:
+    """A header of two tensors of fp32."""
+    pairs = zip(("a", "b"), (ends[:2], ends[2:]), strict=True)
+    return json.dumps(
+        {n: {"dtype": "F32", "shape": [(e - b) // 4], "data_offsets": [b, e]} for n, (b, e) in pairs}
+    ).encode()
+
+
+def retensor(bundle: Path, change: Callable[[dict], dict]) -> None:
+    """Other tensors, in a file that is whole, with sums to match."""
+    save_file(change(load_file(bundle / WEIGHTS)), bundle / WEIGHTS)
+    resum(bundle)
+
+
+def sparse(path: Path, size: int) -> None:
+    path.unlink()
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
 def tensor(shape: list[int], begin: int, end: int, dtype: str = "F32") -> bytes:
     return json.dumps({"x": {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}}).encode()
 
@@ -138,6 +160,58 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "offsets unlike the shape": (lambda b: header(b, tensor([3], 0, 64)), "no whole safetensors file"),
     "shape that overflows": (lambda b: header(b, tensor([2**40, 2**40], 0, 64)), "no whole safetensors file"),
     "unknown type": (lambda b: header(b, tensor([16], 0, 64, "F33")), "no whole safetensors file"),
+    "a header of 200 MB": (lambda b: header(b, b" " * (200 << 20)), "no whole safetensors file"),
+    "header shorter than it says": (lambda b: header(b, tensor([16], 0, 64), 12), "no whole safetensors file"),
+    "header that is a list": (lambda b: header(b, b"[]"), "no whole safetensors file"),
+    "header in UTF-16": (lambda b: header(b, "{}".encode("utf-16")), "no whole safetensors file"),
+    "overlapping tensors": (lambda b: header(b, two(0, 64, 32, 96)), "no whole safetensors file"),
+    "one place for two tensors": (lambda b: header(b, two(0, 64, 0, 64)), "no whole safetensors file"),
+    "a hole between tensors": (lambda b: header(b, two(0, 32, 40, 64)), "no whole safetensors file"),
+    "a hole before them": (lambda b: header(b, tensor([14], 8, 64)), "no whole safetensors file"),
+    "bytes after the last": (lambda b: header(b, tensor([8], 0, 32)), "no whole safetensors file"),
+    "a name that comes twice": (
+        lambda b: header(b, tensor([16], 0, 64)[:-1] + b", " + tensor([16], 0, 64)[1:]),
+        "no whole safetensors file|disagree about these tensors",
+    ),
+    "negative offsets": (lambda b: header(b, tensor([16], -64, 0)), "no whole safetensors file"),
+    "offsets that are no numbers": (lambda b: header(b, tensor([16], "0", "64")), "no whole safetensors file"),
+    "negative shape": (lambda b: header(b, tensor([-4, -4], 0, 64)), "no whole safetensors file"),
+    "shape that is no number": (lambda b: header(b, tensor([1e400], 0, 64)), "no whole safetensors file"),
+    "nothing in a dimension": (
+        lambda b: retensor(b, lambda t: t | {"head.bias": t["head.bias"][:0]}),
+        r"head.bias is \(0,\) .*settings make it \(4",
+    ),
+    "another type": (
+        lambda b: retensor(b, lambda t: t | {"head.bias": t["head.bias"].half()}),
+        r"head.bias is .*torch.float16, .*torch.float32",
+    ),
+    "other axes": (
+        lambda b: retensor(b, lambda t: {n: x.t().contiguous() if "up.weight" in n else x for n, x in t.items()}),
+        "feed_forward.up.weight is .* settings make it",
+    ),
+    "a tensor too many": (
+        lambda b: retensor(b, lambda t: t | {"evil": t["head.bias"].clone()}),
+        "disagree about these tensors: evil",
+    ),
+    "weights that are a link outside": (
+        lambda b: ((b / WEIGHTS).rename(b.parent / "elsewhere"), (b / WEIGHTS).symlink_to(b.parent / "elsewhere")),
+        "outside its folder",
+    ),
+    "a folder that is a link outside": (
+        lambda b: ((b / "vocab").rename(b.parent / "elsewhere"), (b / "vocab").symlink_to(b.parent / "elsewhere")),
+        "outside its folder",
+    ),
+    "settings of a gigabyte": (lambda b: sparse(b / "config.json", 1 << 30), "config.json is .* too large"),
+    "sums of a gigabyte": (lambda b: sparse(b / "SHA256SUMS", 1 << 30), "SHA256SUMS is .* too large"),
+    "a number of 100,000 digits": (
+        lambda b: ((b / "config.json").write_text('{"format": ' + "9" * 100_000 + "}"), resum(b)),
+        "config.json cannot be read",
+    ),
+    "NaN as format": (lambda b: edit_config(b, format=float("nan")), "bundle format nan"),
+    "a pickle": (
+        lambda b: ((b / WEIGHTS).write_bytes(pickle.dumps({"x": 1})), resum(b)),
+        "no whole safetensors file",
+    ),
     "other tensors": (lambda b: header(b, tensor([16], 0, 64)), "disagree about these tensors"),
 }
 

@@ -95,7 +95,7 @@ class TranslateSettings(Section):
     """A source line of more pieces is too long."""
     long_lines: Literal["truncate", "split"] = "truncate"
     """Cut lines that are too long, or split them at ends of sentences, translate the parts and join them; both are reported."""
-    flush_every: PositiveInt = 8192
+    flush_every: PositiveInt = 2048
     """Lines that are read ahead, sorted by length, translated and written in order; 1 gives a line out for each line in."""
 
     @model_validator(mode="after")

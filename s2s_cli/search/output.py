@@ -6,6 +6,7 @@ A line has several outputs where several are asked for, and none if it is blank.
 import heapq
 import json
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -47,12 +48,14 @@ def join(parts: list[list[Output]], num_best: int, words: bool, drawn: bool) -> 
     """The outputs of a line from those of its parts, each best first.
 
     The best ones have the best sums of scores over all ways to choose an output of each part (of utilities under MBR). Where
-    they were `drawn`, the first of each part make one sample of the line, and so on. `words` says what links are between.
+    they were `drawn`, each is made of one sample of each part. `words` says what links are between.
     """
     if len(parts) == 1:
         return parts[0]
-    if drawn:
-        return [_joined(chosen, words) for chosen in zip(*parts, strict=False)]
+    if drawn:  # samples come sorted: without this, the best of one part would always meet the best of the others
+        mixed = [random.Random(seed).sample(part, len(part)) for seed, part in enumerate(parts)]
+        joined = [_joined(chosen, words) for chosen in zip(*mixed, strict=True)]
+        return sorted(joined, key=lambda output: -output.score)
     best: list[tuple[float, tuple[Output, ...]]] = [(0.0, ())]
     for part in parts:
         longer = (

@@ -1,0 +1,91 @@
+"""Any choice of the command's options gives what each of them promises, or one clear error."""
+
+import json
+import random
+from itertools import product
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from samples import sentences
+
+from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
+from s2s_cli.errors import S2SError
+from s2s_cli.search.translate import translate
+
+LONG = "the dog sees the cat. the man hears! not today? here and the old man."
+SRC = [src for src, _ in sentences(5, seed=4)] + ["", LONG, "犬が好き", " "]
+TGT = [tgt for _, tgt in sentences(5, seed=4)] + ["", "der Hund", "", "alte"]
+OPTIONS: dict[str, list[object]] = {
+    "format": ["text", "tsv", "jsonl"],
+    "nbest": [1, 3],
+    "samples": [0, 1, 4],
+    "mbr": ["no", "chrf", "bleu", "rouge"],
+    "align": ["no", "words", "pieces"],
+    "alignments": [None, "links"],
+    "prefix": [None, "tgt"],
+    "prefix_text": ["", "der"],
+    "force": [None, "tgt"],
+    "long_lines": ["truncate", "split"],
+}
+
+
+def choices(num: int) -> list[dict[str, object]]:
+    """Some of all choices, those among them that change little more often than chance would have them."""
+    chance = random.Random(1)
+    every = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
+    changed = lambda choice: sum(choice[name] != values[0] for name, values in OPTIONS.items())  # noqa: E731
+    return sorted(chance.choices(every, weights=[0.2 ** changed(choice) for choice in every], k=num), key=str)
+
+
+@pytest.fixture
+def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, lines in (("src", SRC), ("tgt", TGT)):
+        (tmp_path / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_choice_of_options(bundle: Path, texts: None) -> None:
+    done = 0
+    for choice in choices(80):
+        Path("links").unlink(missing_ok=True)
+        Path("out").unlink(missing_ok=True)
+        given = {name: value for name, value in choice.items() if value != OPTIONS[name][0]}
+        try:
+            settings = TranslateSettings(
+                model=[bundle], input=Path("src"), output=Path("out"), flush_every=4, max_src_len=9, **given
+            )
+            translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision="fp32"))
+        except (S2SError, ValidationError):
+            assert len(given) > 1 or given.keys() <= {"nbest", "samples", "mbr", "align"}, "alone each has its way"
+            assert not Path("out").exists()
+            continue
+        done += 1
+        check(Path("out").read_text(encoding="utf-8").removesuffix("\n").split("\n"), settings)
+        if settings.alignments:
+            links = Path("links").read_text().removesuffix("\n").split("\n")
+            assert [bool(row) for row in links] <= [bool(line.strip()) for line in SRC]
+            assert len(links) == len(SRC)
+    assert done > 25
+
+
+def check(rows: list[str], settings: TranslateSettings) -> None:
+    most = settings.samples or settings.nbest
+    aligned = settings.align != "no" or settings.alignments is not None
+    if settings.format == "text":
+        assert len(rows) == len(SRC)
+        assert (rows[5], rows[8]) == ("", "")
+    elif settings.format == "tsv":
+        columns = 5 if aligned or settings.force else 4
+        assert {row.count("\t") + 1 for row in rows} == {columns}
+        assert sorted({int(row.split("\t")[0]) for row in rows}) == list(range(1, len(SRC) + 1))
+        assert len(rows) <= most * (len(SRC) - 2) + 2
+    else:
+        records = [json.loads(row) for row in rows]
+        assert [record["line"] for record in records] == list(range(1, len(SRC) + 1))
+        for record, src in zip(records, SRC, strict=True):
+            assert (0 < len(record["hypotheses"]) <= most) == bool(src.strip())
+            for output in record["hypotheses"]:
+                assert ("alignment" in output) == aligned
+                assert ("utility" in output) == (settings.mbr != "no")
+                assert output["logp"] == pytest.approx(sum(output["logps"]), abs=1e-3)

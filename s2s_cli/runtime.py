@@ -24,6 +24,8 @@ from torch import Tensor
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 
+_DTYPES = {"fp16": torch.float16, "int8": torch.int8}
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -50,8 +52,10 @@ class Runtime:
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _is_bf16_fast(name))
-        dtype = torch.bfloat16 if bf16 else torch.float16 if settings.precision == "fp16" else torch.float32
+        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and is_bf16_fast(name))
+        dtype = torch.bfloat16 if bf16 else _DTYPES.get(settings.precision, torch.float32)
+        if dtype == torch.int8 and (join or name == "cuda"):
+            raise ConfigError("runtime.precision is int8, which is for translating on CPU: set it to auto or bf16")
         if not join or int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return cls(torch.device(name), dtype)
         if name == "cuda":
@@ -139,7 +143,7 @@ class Runtime:
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Matrix products inside compute in `dtype`."""
-        if self.dtype == torch.float32:
+        if self.dtype in (torch.float32, torch.int8):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
@@ -164,7 +168,7 @@ def available_memory(device: torch.device) -> int:
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _is_bf16_fast(device: str) -> bool:
+def is_bf16_fast(device: str) -> bool:
     """Whether the processor multiplies bf16 in hardware; elsewhere it is emulated, and slower than fp32."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

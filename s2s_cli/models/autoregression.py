@@ -1,9 +1,9 @@
 """How a target position sees those before it: self-attention, a simple recurrent unit, or a running average.
 
 All three have one form: `start` gives what is known before the first position, and the call takes positions [N, T, D]
-and what is known of those before them to [N, T, D] and what is known after them. What is known is a tuple of tensors whose
-first dimension counts rows. The unit and the average carry one vector however long the output, so that a step costs the same
-at every position; self-attention carries keys and values of all positions.
+and what is known of those before them to [N, T, D] and what is known after them. Of the unit and the average, that is a
+tuple of tensors whose first dimension counts rows: one vector however long the output, so that a step costs the same at every
+position. Self-attention carries a cache of the keys and values of all positions.
 """
 
 from typing import Protocol
@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
-from s2s_cli.models.layers import Attention, FeedForward, xavier
+from s2s_cli.models.cache import Cache
+from s2s_cli.models.layers import Attention, FeedForward, joined, split_heads, xavier
 from s2s_cli.models.positions import Order, rotate
 
-Past = tuple[Tensor, ...]
+Sums = tuple[Tensor, ...]
+Past = Sums | Cache
 
 
 class Autoregression(Protocol):
@@ -41,17 +43,37 @@ def autoregression(settings: TransformerSettings) -> nn.Module:
 class SelfAttention(Attention):
     """Attention over the positions up to and including the query's own."""
 
-    def start(self, keys: Tensor) -> Past:
+    def __init__(self, dim: int, heads: int, dropout: float, kv_heads: int | None = None) -> None:
+        super().__init__(dim, heads, dropout, kv_heads)
+        self.qkv: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """Make queries, keys and values in one product from now on."""
+        self.qkv = joined(self.q, self.kv)
+        del self.q, self.kv
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [N, T, D] -> queries [N, H, T, d], keys and values [N, G, T, d]."""
+        if self.qkv is None:
+            return self.queries(x), *self.keys_values(x)
+        heads = split_heads(self.qkv(x), self.heads + 2 * self.kv_heads)
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return q, k, v
+
+    def start(self, keys: Tensor) -> Cache:
         """No keys and no values yet."""
-        return keys[:, :, :0], keys[:, :, :0]
+        return Cache(None, 0, 1)
 
     def forward(self, x: Tensor, past: Past | None, order: Order) -> tuple[Tensor, Past]:
-        """See `Autoregression`."""
-        k, v = self.keys_values(x)
-        k = rotate(k, order.rotation)
-        if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        return self.attend(rotate(self.queries(x), order.rotation), (k, v), order.bias), (k, v)
+        """See `Autoregression`. After a cache, T is 1, and N are the hypotheses of its groups."""
+        cache = past if isinstance(past, Cache) else None
+        y = x if cache is None else x.view(-1, cache.width, x.shape[2])  # those of a group are queries over one buffer
+        q, k, v = self.queries_keys_values(y)
+        q, k = rotate(q, order.rotation), rotate(k, order.rotation)
+        if cache is None:
+            return self.attend(q, (k, v), order.bias), ()
+        cache = cache.append(k, v)
+        return self.attend(q, cache.keys_values, order.bias).view(x.shape), cache
 
 
 class Ssru(nn.Module):
@@ -66,11 +88,11 @@ class Ssru(nn.Module):
         self.value = nn.Linear(dim, dim, bias=False)
         xavier(self.gate, self.value)
 
-    def start(self, keys: Tensor) -> Past:
+    def start(self, keys: Tensor) -> Sums:
         """c_0 = 0."""
         return (keys.new_zeros(keys.shape[0], self.gate.out_features, dtype=torch.float32),)
 
-    def forward(self, x: Tensor, past: Past | None, order: Order) -> tuple[Tensor, Past]:
+    def forward(self, x: Tensor, past: Sums | None, order: Order) -> tuple[Tensor, Sums]:
         """See `Autoregression`; the unit needs no word of the order, it reads in order."""
         forget = torch.sigmoid(self.gate(x).float())
         fresh = (1.0 - forget) * self.value(x)
@@ -94,12 +116,12 @@ class AverageAttention(nn.Module):
         self.gates = nn.Linear(2 * dim, 2 * dim)
         xavier(self.gates)
 
-    def start(self, keys: Tensor) -> Past:
+    def start(self, keys: Tensor) -> Sums:
         """The sum of no inputs, and their number."""
         num_rows, dim = keys.shape[0], self.gates.in_features // 2
         return keys.new_zeros(num_rows, dim, dtype=torch.float32), keys.new_zeros(num_rows, 1, dtype=torch.float32)
 
-    def forward(self, x: Tensor, past: Past | None, order: Order) -> tuple[Tensor, Past]:
+    def forward(self, x: Tensor, past: Sums | None, order: Order) -> tuple[Tensor, Sums]:
         """See `Autoregression`; a mean is blind to order, which the positions added to the embeddings hold."""
         total, count = self.start(x[:, None]) if past is None else past  # [N, D], [N, 1]
         totals = total[:, None] + x.float().cumsum(dim=1)

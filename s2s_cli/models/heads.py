@@ -34,10 +34,18 @@ class SoftmaxHead(nn.Module):
         super().__init__()
         self.weight = table.weight
         self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
+        self.product: nn.Module | None = None  # the packed form of W·h + b, see `pack.py`
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [M, D] -> W·h + b [M, V]."""
+        return F.linear(hidden, self.weight, self.bias) if self.product is None else self.product(hidden)
 
     def logp(self, hidden: Tensor, attended: Attended | None = None) -> Tensor:
         """hidden [M, D] -> log-probabilities [M, V] in fp32."""
-        return F.log_softmax(F.linear(hidden, self.weight, self.bias), dim=-1, dtype=torch.float32)
+        logits = self.logits(hidden)
+        if self.product is not None:  # no second tensor of this size, which is the largest of a step
+            return torch.log_softmax(logits, dim=-1, out=logits)
+        return F.log_softmax(logits, dim=-1, dtype=torch.float32)
 
     def loss(
         self, hidden: Tensor, attended: Attended | None, targets: Tensor, label_smoothing: float

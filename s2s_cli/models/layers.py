@@ -80,6 +80,14 @@ def xavier(*linears: nn.Linear) -> None:
             nn.init.zeros_(linear.bias)
 
 
+def joined(*linears: nn.Linear) -> nn.Linear:
+    """One linear layer whose outputs are those of all of these beside each other."""
+    one = nn.Linear(linears[0].in_features, sum(linear.out_features for linear in linears))
+    one.weight = nn.Parameter(torch.cat([linear.weight.detach() for linear in linears]))
+    one.bias = nn.Parameter(torch.cat([linear.bias.detach() for linear in linears]))
+    return one
+
+
 def padding_bias(mask: Tensor) -> Tensor:
     """mask [B, S], True at real positions -> what is added to attention scores [B, 1, 1, S]: 0 or -inf."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)[:, None, None, :]

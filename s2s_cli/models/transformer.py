@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from s2s_cli.config import TransformerSettings
 from s2s_cli.models.autoregression import Past, autoregression
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State, real_positions
+from s2s_cli.models.cache import Cache, Paths, select
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import (
     Attention,
@@ -40,11 +41,23 @@ class TransformerMemory(Memory):
 
 @dataclass(frozen=True)
 class TransformerState(State):
-    """What each layer knows of the positions so far, how many they are, and the coverage [N, S] of a head that has one."""
+    """What each layer knows of the positions so far, how many they are, and the coverage [N, S] of a head that has one.
+
+    Where layers have caches, `paths` tells from the first step on what in them belongs to which row.
+    """
 
     past: tuple[Past, ...]
     num_past: int
     coverage: Tensor | None
+    paths: Paths | None = None
+
+    def select(self, index: Tensor) -> "TransformerState":
+        """See `Rows.select`; keys and values stay where they are."""
+        if self.paths is None:
+            return super().select(index)
+        paths, past = select(self.paths, self.past, index)  # type: ignore[arg-type] # all of them are caches
+        coverage = None if self.coverage is None else self.coverage.index_select(0, index)
+        return TransformerState(past, self.num_past, coverage, paths)
 
 
 class Residual(nn.Module):
@@ -185,7 +198,11 @@ class Transformer(Seq2Seq):
             if not self._is_left_out():
                 x = layer(x, order)
         x = self.encoder_norm(x)
-        cross = tuple(layer.cross_attention.keys_values(x) for layer in self.decoder)  # type: ignore[union-attr, operator]
+        # As they lie, each step would copy them before it multiplies.
+        cross = tuple(
+            tuple(part.contiguous() for part in layer.cross_attention.keys_values(x))  # type: ignore[union-attr, operator]
+            for layer in self.decoder
+        )
         return TransformerMemory(states=x, mask=mask, src=src, bias=bias, cross=cross)
 
     def start(self, memory: TransformerMemory) -> TransformerState:
@@ -213,19 +230,30 @@ class Transformer(Seq2Seq):
         """See `Seq2Seq.advance`."""
         x = self._embed(self.tgt_embedding, self.tgt_positions, tokens[:, None], state.num_past)  # [N, 1, D]
         order = self.tgt_positions.order(state.num_past, 1, tokens.device, None)
+        paths, before = state.paths, state.past
+        if self.settings.autoregression == "attention":
+            if paths is None:
+                paths = Paths.first(len(tokens), len(tokens) // memory.num_rows, tokens.device)
+                before = tuple(Cache(None, 0, paths.width) for _ in before)
+            paths = paths.append()
+            order = Order(paths.bias(order.bias), order.rotation)
         coverage = None if state.coverage is None else state.coverage.unflatten(0, (memory.num_rows, -1))  # [B, K, S]
         past, weights = [], None
         for number, layer in enumerate(self.decoder, start=1):
             cross = memory.cross[number - 1]
             last = number == len(self.decoder)
-            out = layer(x, state.past[number - 1], order, cross, memory.bias, attention and last, coverage)
+            out = layer(x, before[number - 1], order, cross, memory.bias, attention and last, coverage)
             x, weights, coverage = out.x, out.weights, out.coverage
             past.append(out.past)
         if weights is not None:
             weights = weights.flatten(0, 1)  # [B, K, S] -> [N, S]
         if coverage is not None:
             coverage = coverage.flatten(0, 1)
-        return self.decoder_norm(x).squeeze(1), weights, TransformerState(tuple(past), state.num_past + 1, coverage)
+        return (
+            self.decoder_norm(x).squeeze(1),
+            weights,
+            TransformerState(tuple(past), state.num_past + 1, coverage, paths),
+        )
 
 
 def _scale_by_depth(layers: nn.ModuleList) -> None:

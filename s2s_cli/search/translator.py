@@ -4,6 +4,8 @@ N lines in, N lines out. A blank line stays blank and never meets the model; an 
 Sentences are searched in batches of like length; their order, and where windows of the input end, show in nothing.
 """
 
+import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,6 +22,7 @@ from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.evaluation.pairwise import Utility, utility
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.pack import pack
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
 from s2s_cli.search.forced import force, force_at_once
@@ -128,9 +131,9 @@ class Translator:
 
     @classmethod
     def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":
-        """From models in memory, ready to translate: for validation."""
+        """From copies of models in memory: for validation."""
         translator = cls.__new__(cls)
-        translator._have(models, vocabs, search, runtime)
+        translator._have([copy.deepcopy(model) for model in models], vocabs, search, runtime)
         return translator
 
     def _have(
@@ -141,6 +144,8 @@ class Translator:
         runtime: Runtime,
         weights: Sequence[float] | None = None,
     ) -> None:
+        if runtime.device.type == "cpu":
+            models = [pack(model, runtime.dtype) for model in models]
         self.model = Ensemble(models, list(weights) if weights else None)
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
@@ -270,7 +275,8 @@ class Translator:
         for row, unit in enumerate(units):
             src[row, : len(unit.ids) + 1] = torch.tensor([*unit.ids, eos])
         attention = settings.align != "no"
-        with self.runtime.autocast():
+        # Packed models see to their arithmetic themselves.
+        with contextlib.nullcontext() if device.type == "cpu" else self.runtime.autocast():
             memory = self.model.encode(src.to(device), src_len.to(device))
             state = self.model.start(memory)
             step, specials = self.model.step, self.specials

@@ -116,7 +116,7 @@ def test_every_attention_of_a_model_has_so_many_heads_of_keys_and_values():
     assert all(each.kv.weight.shape == (2 * D // H, D) for each in attentions)
     memory = model.encode(torch.tensor([[3, 4, 2]]), torch.tensor([3]))
     past = model.step(torch.tensor([1]), memory, model.start(memory)).state.past
-    assert [keys.shape[1] for keys in (memory.cross[0][0], past[0][0])] == [1, 1]
+    assert [keys.shape[1] for keys in (memory.cross[0][0], past[0].keys_values[0])] == [1, 1]
 
 
 def test_rms_norm_divides_by_the_root_mean_square():

@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Decoding speed on CPU, without load: ours beside CTranslate2 with the same weights, in turns.
+
+    python benchmarks/decode.py [--shape tiny] [--beam 5] [--precision fp32] [--sentences 1000] [--batch 64]
+                                [--model RUN --src FILE] [--out FILE]
+
+Without a model, weights are random and every output has 16 pieces, for sources as long as captions are. With one, its own
+outputs are searched for over the lines of FILE, and how many of them are the same in both is told. Both engines get the
+same ids in the same batches of sentences, longest first, and one thread. A turn is one pass of each engine over all; turns
+alternate; times are those of the search loop and the encoder, by the clock and by the processor (which a busy machine
+disturbs less). CTranslate2 takes part where it is installed.
+"""
+
+import argparse
+import copy
+import datetime
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
+from s2s_cli.config import SearchSettings, TransformerSettings
+from s2s_cli.data.corpus import read_lines
+from s2s_cli.models.base import Sizes
+from s2s_cli.models.build import build_model
+from s2s_cli.models.layers import Attention
+from s2s_cli.models.pack import pack
+from s2s_cli.models.positions import sinusoidal_positions
+from s2s_cli.models.transformer import Transformer
+from s2s_cli.search.logprobs import Ensemble
+from s2s_cli.search.strategies import Specials, beam_search, limits_for
+
+try:
+    import ctranslate2
+    from ctranslate2.specs import common_spec, transformer_spec
+except ImportError:
+    ctranslate2 = None
+
+SHAPES = {
+    "tiny": {"encoder_layers": 4, "decoder_layers": 4, "dim": 128, "heads": 4, "ffn_dim": 256},
+    "base": {"encoder_layers": 6, "decoder_layers": 6, "dim": 512, "heads": 8, "ffn_dim": 2048},
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+VOCAB, PIECES = 8000, 16
+COMPUTE = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8_float32"}  # CTranslate2's names
+Batch = list[list[int]]
+Engine = Callable[[Batch], list[list[int]]]
+
+
+def to_ctranslate2(model: Transformer, specials: Specials, folder: Path) -> None:
+    """Write `model` as CTranslate2 reads it: pre-norm, sinusoidal positions, pieces named by their ids."""
+    layers = len(model.encoder), len(model.decoder)
+    spec = transformer_spec.TransformerSpec.from_config(layers, model.settings.heads)
+
+    def put(to: object, module: torch.nn.Module) -> None:
+        names = ("gamma", "beta") if isinstance(to, common_spec.LayerNormSpec) else ("weight", "bias")
+        for name, value in zip(names, (module.weight, module.bias), strict=True):
+            setattr(to, name, value.detach().numpy())
+
+    def put_attention(to: object, module: Attention, is_self: bool) -> None:
+        q, kv, out = module.q, module.kv, module.out
+        if is_self:
+            to.linear[0].weight = torch.cat([q.weight, kv.weight]).detach().numpy()
+            to.linear[0].bias = torch.cat([q.bias, kv.bias]).detach().numpy()
+        else:
+            put(to.linear[0], q)
+            put(to.linear[1], kv)
+        put(to.linear[-1], out)
+
+    sides = (
+        (spec.encoder, spec.encoder.embeddings[0], model.encoder, model.encoder_norm, model.src_embedding),
+        (spec.decoder, spec.decoder.embeddings, model.decoder, model.decoder_norm, model.tgt_embedding),
+    )
+    positions = sinusoidal_positions(0, 1024, model.settings.dim, torch.device("cpu")).numpy()
+    for side, embeddings, modules, last, table in sides:
+        embeddings.weight = table.weight.detach().numpy()
+        side.position_encodings.encodings = positions
+        put(side.layer_norm, last)
+        for to, layer in zip(side.layer, modules, strict=True):
+            of_self = layer.attention if side is spec.encoder else layer.self_attention
+            around = layer.around_attention if side is spec.encoder else layer.around_self_attention
+            put_attention(to.self_attention, of_self, is_self=True)
+            put(to.self_attention.layer_norm, around.norm)
+            if side is spec.decoder:
+                put_attention(to.attention, layer.cross_attention, is_self=False)
+                put(to.attention.layer_norm, layer.around_cross_attention.norm)
+            put(to.ffn.layer_norm, layer.around_feed_forward.norm)
+            put(to.ffn.linear_0, layer.feed_forward.up)
+            put(to.ffn.linear_1, layer.feed_forward.down)
+    put(spec.decoder.projection, model.head)
+    pieces = [str(i) for i in range(len(model.tgt_embedding.weight))]
+    spec.register_source_vocabulary(pieces)
+    spec.register_target_vocabulary(pieces)
+    spec.config.bos_token, spec.config.eos_token = str(specials.bos), str(specials.eos)
+    spec.config.unk_token = str(specials.banned[0])
+    spec.config.add_source_bos = spec.config.add_source_eos = False
+    spec.config.decoder_start_token = str(specials.bos)
+    spec.validate()
+    spec.optimize(quantization=None)
+    spec.save(str(folder))
+
+
+def theirs(folder: str, precision: str, specials: Specials, settings: SearchSettings, fixed: bool) -> Engine:
+    """CTranslate2 with one thread."""
+    translator = ctranslate2.Translator(folder, compute_type=COMPUTE[precision], intra_threads=1, inter_threads=1)
+    lengths = {"min_decoding_length": PIECES, "max_decoding_length": PIECES} if fixed else {"max_decoding_length": 256}
+    options = {
+        "beam_size": settings.beam,
+        "max_input_length": 0,
+        "length_penalty": settings.alpha,
+        "suppress_sequences": [[str(i)] for i in specials.banned],
+        **lengths,
+    }
+
+    def run(batch: Batch) -> list[list[int]]:
+        found = translator.translate_batch([[str(i) for i in ids] for ids in batch], **options)
+        return [[int(piece) for piece in one.hypotheses[0]] for one in found]
+
+    return run
+
+
+def ours(model: Transformer, precision: str, specials: Specials, settings: SearchSettings) -> Engine:
+    """Our search over the model as `translate` has it."""
+    ensemble = Ensemble([pack(copy.deepcopy(model), DTYPES[precision])])
+
+    @torch.inference_mode()
+    def run(batch: Batch) -> list[list[int]]:
+        src_len = torch.tensor([len(ids) for ids in batch])
+        src = torch.zeros(len(batch), int(src_len.max()), dtype=torch.long)
+        for row, ids in enumerate(batch):
+            src[row, : len(ids)] = torch.tensor(ids)
+        memory = ensemble.encode(src, src_len)
+        limits = limits_for([len(ids) for ids in batch], settings)
+        found = beam_search(ensemble.step, memory, ensemble.start(memory), limits, specials, settings)
+        return [hypotheses[0].ids for hypotheses in found]
+
+    return run
+
+
+def measure(engines: dict[str, Engine], batches: list[Batch], turns: int) -> dict[str, dict]:
+    """Medians and ranges of both clocks over `turns` passes of each engine, in turns, and the outputs of the last pass."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+    outputs: dict[str, list[list[int]]] = {}
+    for turn in range(turns + 1):  # the first is to warm up
+        for name, run in engines.items():
+            begun, begun_cpu = time.perf_counter(), time.process_time()
+            outputs[name] = [ids for batch in (batches if turn else batches[:2]) for ids in run(batch)]
+            spent = time.perf_counter() - begun, time.process_time() - begun_cpu
+            if turn:
+                times[name].append(spent)
+    results = {}
+    for name, spent in times.items():
+        pieces = sum(len(ids) for ids in outputs[name])
+        results[name] = {"pieces": pieces, "outputs": outputs[name]}
+        for clock, values in zip(("wall", "cpu"), zip(*spent, strict=True), strict=True):
+            rates = [round(pieces / seconds, 1) for seconds in values]
+            results[name][clock] = {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
+    return results
+
+
+def main() -> None:
+    """Measure, print a line for each engine, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--precision", choices=COMPUTE, default="fp32")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=64, help="sentences searched at once")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="a run or bundle in place of random weights")
+    parser.add_argument("--src", type=Path, help="its source text")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    fixed = options.model is None
+    if fixed:
+        chance = random.Random(1)
+        lengths = [min(40, max(6, round(chance.gauss(14, 4)))) for _ in range(options.sentences)]
+        sources = [[*(chance.randrange(4, VOCAB) for _ in range(n - 1)), 2] for n in lengths]
+        model = build_model(TransformerSettings(**SHAPES[options.shape]), Sizes(VOCAB, VOCAB, True)).eval()
+        specials = Specials(bos=1, eos=2, banned=(3, 0, 1))
+        settings = SearchSettings(beam=options.beam, min_len=PIECES, max_len=PIECES)
+    else:
+        bundle = open_bundle(find_bundle(options.model))
+        model = bundle.load_model(torch.device("cpu"))
+        src, tgt = bundle.vocabs.src, bundle.vocabs.tgt
+        lines = [line for line in read_lines(options.src) if line.strip()][: options.sentences]
+        sources = [[*ids, src.eos] for ids in src.encode(lines)]
+        specials = Specials(bos=tgt.bos, eos=tgt.eos, banned=(tgt.unk, tgt.pad, tgt.bos))
+        settings = SearchSettings(beam=options.beam, max_len=256, max_len_ratio=100.0)
+    sources.sort(key=len, reverse=True)
+    batches = [sources[i : i + options.batch] for i in range(0, len(sources), options.batch)]
+
+    engines = {"s2s": ours(model, options.precision, specials, settings)}
+    with tempfile.TemporaryDirectory() as folder:
+        if ctranslate2 is not None:
+            to_ctranslate2(model, specials, Path(folder))
+            engines["ctranslate2"] = theirs(folder, options.precision, specials, settings, fixed)
+        if options.profile:
+            engines["s2s"](batches[0])
+            with torch.profiler.profile() as profile:
+                for batch in batches[:4]:
+                    engines["s2s"](batch)
+            print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
+            return
+        results = measure(engines, batches, options.turns)
+
+    outputs = [results[name].pop("outputs") for name in engines]
+    report = {
+        "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
+        "command": " ".join(sys.argv),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+        "machine": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, 1 thread",
+        "versions": {"torch": torch.__version__, "numpy": np.__version__}
+        | ({"ctranslate2": ctranslate2.__version__} if ctranslate2 else {}),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "output tokens/s": results,
+    }
+    if len(engines) == 2:
+        report["ratio"] = {
+            clock: round(results["s2s"][clock]["median"] / results["ctranslate2"][clock]["median"], 3)
+            for clock in ("wall", "cpu")
+        }
+        report["same outputs"] = sum(a == b for a, b in zip(*outputs, strict=True)) / len(sources)
+    for name, found in results.items():
+        print(f"{name:12}", "  ".join(f"{clock} {found[clock]}" for clock in ("wall", "cpu")))
+    print({name: report[name] for name in ("ratio", "same outputs") if name in report})
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

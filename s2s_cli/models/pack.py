@@ -1,0 +1,117 @@
+"""Models made ready to translate on a CPU: weights laid out once, at load, as the processor's matrix products want them.
+
+oneDNN, which torch brings along on x86, reads such weights about twice as fast as plain ones, in fp32 as in bf16, and
+multiplies int8. Only linear layers change, whatever the model around them; each computes what it computed before, but for
+rounding. Where torch has no oneDNN, its own products stand in.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2s_cli.models.autoregression import SelfAttention
+from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.layers import FeedForward
+from s2s_cli.runtime import is_bf16_fast
+
+_LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
+_SMALLEST = 1e-9  # stands for the largest element of a row of zeros
+
+
+def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
+    """Change `model` for the last time: it translates on CPU from now on, its matrix products in fp32, bf16 or int8.
+
+    With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, SelfAttention):
+            module.fuse()
+        if isinstance(module, FeedForward) and module.activation is F.relu:
+            module.activation = _as_is
+            module.add_module("up", _packed(module.up, dtype, relu=True))
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, _packed(child, dtype))
+    output = nn.Linear(1, 1)
+    output.weight, output.bias = model.head.weight, model.head.bias
+    model.head.product = _packed(output, dtype)
+    return model
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _packed(linear: nn.Linear, dtype: torch.dtype, relu: bool = False) -> nn.Module:
+    if dtype == torch.int8:
+        if linear.weight.numel() >= _LARGE:
+            return Int8Linear(linear, relu)
+        dtype = torch.bfloat16 if is_bf16_fast("cpu") else torch.float32
+    return PackedLinear(linear, dtype, relu)
+
+
+def has_onednn() -> bool:
+    """Whether this torch has oneDNN's products of packed weights: on x86 it has, on a Mac it has not."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(getattr(torch.ops, room), name)
+        for room, name in (("mkldnn", "_linear_pointwise"), ("onednn", "qlinear_pointwise"))
+    )
+
+
+class PackedLinear(nn.Module):
+    """A linear layer, with ReLU after it if asked for, over a weight that oneDNN has laid out."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, relu: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.dtype, self.relu = dtype, relu
+        self.weight = linear.weight.detach().to(dtype)
+        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self.is_packed = has_onednn()
+        if self.is_packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D'], both in fp32."""
+        x = x.to(self.dtype)
+        if self.is_packed:
+            after = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], "").float()
+        x = F.linear(x, self.weight, self.bias).float()
+        return x.relu_() if self.relu else x
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weight is rounded to 8 bits, with a scale for each output, and whose input is, with one for each row.
+
+    A row's scale depends on that row alone (Dettmers et al. 2022, section 3): what else is in the batch changes nothing.
+    """
+
+    def __init__(self, linear: nn.Linear, relu: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach()
+        scale = weight.abs().amax(dim=1).clamp(min=_SMALLEST) / 127.0
+        self.weight = (weight / scale[:, None]).round().to(torch.int8)
+        self.bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach()
+        self.scale = scale / 127.0  # of weight and input together
+        self.zero = torch.zeros(len(weight), dtype=torch.long)
+        self.relu = relu
+        self.is_packed = has_onednn()
+        if self.is_packed:
+            self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
+        self.middle = torch.tensor(128.5)  # the middle of 0 … 255, and a half, since a cast rounds down
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D'], both in fp32."""
+        rows = x.flatten(0, -2)
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_(min=_SMALLEST)
+        rounded = torch.addcmul(self.middle, rows, 127.0 / largest).to(torch.uint8)
+        if self.is_packed:
+            y = torch.ops.onednn.qlinear_pointwise(
+                rounded, 1.0, 128, self.weight, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+            )
+        else:
+            y = F.linear(rounded.float() - 128.0, self.weight.float()) * self.scale
+        y = torch.addcmul(self.bias, y, largest, out=y)
+        return (y.relu_() if self.relu else y).view(*x.shape[:-1], -1)

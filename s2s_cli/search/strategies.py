@@ -24,6 +24,7 @@ from s2s_cli.search.rules import Rules, Specials
 
 __all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
+_CHUNK = 80  # log-probabilities at most of which search looks at the best first, in `best_of_sums`
 Step = Callable[
     ..., StepOut
 ]  # tokens [N], memory of B sentences, state of N rows, and True where attention is asked for
@@ -111,18 +112,27 @@ def beam_search(
 def best_continuations(logp: Tensor, model: Tensor, totals: Tensor, number: Tensor, length: int) -> Candidates:
     """Beam search's choice. Of 2K candidates at most K end, so that K live ones remain; greedy search needs but one."""
     num_rows, vocab = logp.shape[1:]
-    if num_rows == 1:
-        value, piece = logp.max(dim=2)
-        total, origin = totals + value, torch.zeros_like(piece)
-    else:
-        # The best of all are among the best of each: no sum over the whole vocabulary is made.
-        each = min(2 * num_rows, vocab)
-        values, pieces = logp.topk(each, dim=2)
-        total, flat = (totals[:, :, None] + values).flatten(1).topk(min(2, each) * num_rows, dim=1)
-        value, piece, origin = values.flatten(1).gather(1, flat), pieces.flatten(1).gather(1, flat), flat // each
-    if model is not logp:
-        value = model.flatten(1).gather(1, origin * vocab + piece)
-    return Candidates(total, origin, piece, value)
+    num = 1 if num_rows == 1 else 2 * num_rows
+    total, flat = best_of_sums(logp, totals, min(num, num_rows * vocab))
+    return Candidates(total, flat // vocab, flat % vocab, model.flatten(1).gather(1, flat))
+
+
+def best_of_sums(logp: Tensor, totals: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The `num` best of totals [b, K] + logp [b, K, V], best first, and their places [b, num] in K·V.
+
+    They stand in the `num` chunks with the best maxima. To look for these is one fast pass, where torch's topk is slow over
+    many elements; a sum over the whole vocabulary is not made either. Rounding keeps order, so that nothing else is found.
+    """
+    num_sentences, _, vocab = logp.shape
+    size = next((n for n in range(_CHUNK, _CHUNK // 4, -1) if vocab % n == 0), 1)
+    if size == 1:
+        return (totals[:, :, None] + logp).flatten(1).topk(num, dim=1)
+    chunks = logp.view(num_sentences, -1, size)  # [b, K·V/size, size]
+    added = totals.repeat_interleave(vocab // size, dim=1)
+    best = chunks.amax(dim=2).add_(added).topk(min(num, added.shape[1]), dim=1, sorted=False).indices
+    inside = chunks.gather(1, best[:, :, None].expand(-1, -1, size)) + added.gather(1, best)[:, :, None]
+    total, at = inside.flatten(1).topk(num, dim=1)
+    return total, best.gather(1, at // size) * size + at % size
 
 
 @torch.inference_mode()

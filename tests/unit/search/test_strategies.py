@@ -319,3 +319,20 @@ def test_penalties() -> None:
         assert values == sorted(values)
     assert penalty(1, options(1, "gnmt", 0.9)) == 1.0
     assert penalty(8, options(1, "average", 1.0)) == 8.0
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.sampled_from([5, 40, 96, 97, 240, 1000]), st.integers(1, 12), st.randoms()
+)
+def test_the_best_of_sums_are_those_of_all_sums(num_sentences, num_rows, vocab, num, chance):
+    """By chunks of the vocabulary, or, where it has no divisor that serves, at once; forbidden pieces and dead rows too."""
+    generator = torch.Generator().manual_seed(chance.randrange(2**31))
+    logp = torch.randn(num_sentences, num_rows, vocab, generator=generator).log_softmax(dim=2)
+    logp[torch.rand(logp.shape, generator=generator) < 0.3] = -torch.inf
+    totals = torch.randn(num_sentences, num_rows, generator=generator)
+    totals[:, 3:] = -torch.inf
+    num = min(num, num_rows * vocab)
+    best, places = strategies.best_of_sums(logp, totals, num)
+    sums = (totals[:, :, None] + logp).flatten(1)
+    assert torch.equal(best, sums.topk(num, dim=1).values)
+    assert torch.equal(best, sums.gather(1, places))

@@ -13,8 +13,6 @@ root=$(cd "$recipe/../.." && pwd)
 work=$recipe/work
 smoke=false
 names=()
-S2S_RECIPE="bash recipes/${recipe##*/}/run.sh $*" # results.json says how it was made
-export S2S_RECIPE
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
@@ -36,6 +34,9 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+# results.json says how it was made, but not which folders it was made in
+S2S_RECIPE="bash recipes/${recipe##*/}/run.sh$($smoke && echo ' --smoke')${names[*]+ ${names[*]}}"
+export S2S_RECIPE
 [ -z "${S2S_DATA:-}" ] || S2S_DATA=$(cd "$S2S_DATA" && pwd) # the current folder changes below
 [ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
 if ! command -v s2s > /dev/null || ! python3 -c 'import s2s_cli' 2> /dev/null; then

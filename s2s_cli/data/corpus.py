@@ -218,15 +218,15 @@ def open_bytes(path: Path | str) -> Iterator[BinaryIO]:
     """A file or standard input (`-`) for reading, decompressed if its first bytes say that it is compressed."""
     with _read_errors(path):
         if str(path) == "-":
-            yield _decompressed(sys.stdin.buffer)
+            yield _decompressed(sys.stdin.buffer, STDIN)
             return
         if Path(path).is_dir():
             raise DataError(f"{path}: a directory, where a text file is expected")
-        with open(path, "rb") as file, _decompressed(file) as stream:
+        with open(path, "rb") as file, _decompressed(file, str(path)) as stream:
             yield stream
 
 
-def _decompressed(file: BinaryIO) -> BinaryIO:
+def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
     head = cast(io.BufferedReader, file).peek(16)
     if head.startswith(GZIP):
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=file), 1 << 18))
@@ -235,16 +235,16 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
     if head.startswith(XZ):
         return cast(BinaryIO, io.BufferedReader(lzma.LZMAFile(file), 1 << 18))
     if head.startswith(ZSTD):
-        return cast(BinaryIO, io.BufferedReader(_zstd().ZstdFile(file), 1 << 18))
+        return cast(BinaryIO, io.BufferedReader(_zstd(name).ZstdFile(file), 1 << 18))
     return file
 
 
-def _zstd() -> Any:
+def _zstd(file: str) -> Any:
     """Python's own module, from 3.14 on, or the package that brings it to older ones."""
     for name in ("compression.zstd", "backports.zstd"):
         with suppress(ImportError):
             return import_module(name)
-    raise DataError("the file is compressed with zstd, which needs a package: pip install backports.zstd")
+    raise DataError(f"{file}: compressed with zstd, which needs a package: pip install backports.zstd")
 
 
 @contextmanager

@@ -112,7 +112,10 @@ def to_ctranslate2(model: Transformer, specials: Specials, folder: Path) -> None
 
 def theirs(folder: str, precision: str, specials: Specials, settings: SearchSettings, fixed: bool) -> Engine:
     """CTranslate2 with one thread."""
-    translator = ctranslate2.Translator(folder, compute_type=COMPUTE[precision], intra_threads=1, inter_threads=1)
+    kind = COMPUTE[precision]
+    if kind not in ctranslate2.get_supported_compute_types("cpu"):  # it has bf16 on few processors
+        kind = COMPUTE["fp32"]
+    translator = ctranslate2.Translator(folder, compute_type=kind, intra_threads=1, inter_threads=1)
     lengths = {"min_decoding_length": PIECES, "max_decoding_length": PIECES} if fixed else {"max_decoding_length": 256}
     options = {
         "beam_size": settings.beam,

@@ -33,7 +33,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         with runtime.autocast():
             loss = batch_loss(model, batch, settings, settings.sampling_ramp)
         (loss.total / batch.num_tokens).backward()
-        float(loss.nll)  # waits for the device
+        float(loss.nll.detach())  # waits for the device
         num_tokens += batch.num_tokens if i else 0
     seconds = (time.monotonic() - begun) / num_sampled * num_batches
     stream.close()

@@ -67,7 +67,7 @@ class PackedLinear(nn.Module):
         self.dtype, self.relu = dtype, relu
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.is_packed = has_onednn()
+        self.is_packed = has_onednn() and dtype != torch.float16  # which few processors multiply
         if self.is_packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 

@@ -31,7 +31,8 @@ def train(config: Config) -> None:
     runtime = Runtime.start(config.runtime, join=True)
     try:
         if settings.dry_run:
-            dry_run(config, dataset, _fresh_learner(config, dataset, runtime), runtime)
+            learner = _fresh_learner(config, dataset, runtime)
+            dry_run(_with_batch_tokens(config, dataset, learner, runtime), dataset, learner, runtime)
             return
         with StopSignal() as stop, hold(settings.run, runtime):
             with stop.at_once("stopped before the first update; the same command goes on from here"):

@@ -4,10 +4,13 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from samples import TINY
 from zygote import Done, Zygote
 
@@ -162,7 +165,15 @@ def test_a_dataset_made_anew_is_refused(s2s: Zygote, corpus: Path, run: Path, tm
     options = [*TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4]
     done = s2s.run("train", *options, "--data", tmp_path / "other", cwd=corpus)
     assert done.code == 2
-    assert "data.sha256: the run has" in done.err
+    for difference in (
+        "data.preprocess.vocab_size: the run has 400, now 300",
+        "data.src_vocabulary: the run has '400 pieces, ",
+        "data.train_tgt_tokens: the run has ",
+        "data.sha256: the run has",
+    ):
+        assert difference in done.err
+    assert "data.train_pairs" not in done.err
+    assert "train." not in done.err.replace("data.train", "").replace("train.src", "").split("Free to change")[0]
 
 
 def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: Path) -> None:
@@ -207,3 +218,85 @@ def test_a_command_begins_with_vectors_and_freezes_them(s2s: Zygote, home: Path,
     assert "of them frozen;" in again.err
     assert "target embedding from de.vec: 1 of " in first.err
     assert "de.vec" not in again.err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(signum: int, tmp_path: Path) -> None:
+    """The interpreter itself takes the first few milliseconds; from our first line on, no import is interrupted loudly."""
+    script = (
+        "import sys, os, signal, builtins\n"
+        "plain = builtins.__import__\n"
+        "def loud(name, *rest):\n"
+        "    if name == 's2s_cli.cli': os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    return plain(name, *rest)\n"
+        "builtins.__import__ = loud\n"
+        "from s2s_cli.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(int(signum))], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 128 + signum
+    assert done.stderr == b""
+
+
+def test_a_signal_ends_loading_and_validating_within_seconds(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Loading has nothing to save; a validation is given up in the middle of a batch, and its update is saved."""
+    run = tmp_path / "run"
+    slow = [
+        "--max-len",
+        2000,
+        "--beam",
+        40,
+        "--valid-every",
+        1,
+        "--valid-metric",
+        "bleu",
+    ]  # a first validation of minutes
+    arguments = command(home, run, *slow)
+    pid, stem = s2s.start(*arguments, cwd=tmp_path)
+    wait_until(lambda: run.exists())
+    os.kill(pid, signal.SIGTERM)
+    done = s2s.wait(pid, stem)
+    assert done.code == 143
+    assert "the same command goes on from here" in done.err
+    pid, stem = s2s.start(*arguments, "--log-every", 1, cwd=tmp_path)
+    log = run / "train.log"
+    wait_until(lambda: log.exists() and "update 1/" in log.read_text())
+    time.sleep(0.3)
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    done = s2s.wait(pid, stem)
+    assert time.monotonic() - begun < 10
+    assert done.code == 143
+    assert "stopped at update 1; the same command goes on from here" in done.err
+    assert json.loads((run / "last" / "training" / "state.json").read_text())["history"] == []
+
+
+def test_batch_tokens_auto_is_found_once(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = ["train", *TINY, "--data", home / "data-bin", "--batch-tokens", "auto", "--max-updates"]
+    first = s2s.run(*arguments, 2, cwd=tmp_path)
+    assert first.code == 0, first.err
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["batch_tokens"]
+    assert isinstance(recorded, int)
+    again = s2s.run(*arguments, 4, cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert "going on after update 2" in again.err
+    by_hand = s2s.run(*arguments[:-3], "--batch-tokens", recorded, "--max-updates", 6, cwd=tmp_path)
+    assert by_hand.code == 0, by_hand.err
+    other = s2s.run(*arguments[:-3], "--batch-tokens", recorded + 1, "--max-updates", 6, cwd=tmp_path)
+    assert other.code == 2
+    assert f"train.batch_tokens: the run has {recorded}, now {recorded + 1}" in other.err
+    dry = s2s.run(*arguments, 2, "--dry-run", "--run", tmp_path / "other", cwd=tmp_path)
+    assert dry.code == 0, dry.err
+
+
+def test_fp16_goes_on_with_its_scale(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = ["train", *TINY, "--data", home / "data-bin", "--precision", "fp16", "--valid-every", 5]
+    for run, limits in (("straight", [10]), ("resumed", [5, 10])):
+        for limit in limits:
+            done = s2s.run(*arguments, "--run", run, "--max-updates", limit, cwd=tmp_path)
+            assert done.code == 0, done.err
+    a, b = content(tmp_path / "straight"), content(tmp_path / "resumed")
+    assert a == b
+    scale, since = a["checkpoints/step-0000010/training/state.json"]["scaler"]
+    assert scale > 1
+    assert since > 0

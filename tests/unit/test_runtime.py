@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import Interrupted, S2SError
-from s2s_cli.runtime import Log, Runtime, StopSignal, lock, seed_for
+from s2s_cli.runtime import Background, Log, Runtime, StopSignal, lock, seed_for
 
 
 def draws(*numbers: int) -> list[float]:
@@ -87,3 +88,55 @@ def test_precision() -> None:
         with Runtime.start(RuntimeSettings(device="cpu", precision=name)).autocast():
             assert (a @ a).dtype == dtype
             assert (a + a).dtype == torch.float32
+
+
+def test_a_job_in_the_background_is_waited_for_and_heard_of() -> None:
+    background, done = Background(), []
+
+    def slow(number: int) -> None:
+        time.sleep(0.05)
+        done.append(number)
+
+    begun = time.monotonic()
+    background.run(lambda: slow(1))
+    assert time.monotonic() - begun < 0.04
+    background.check()
+    background.run(lambda: slow(2))
+    assert done == [1], "the next waits for the one before"
+    background.wait()
+    assert done == [1, 2]
+
+    def fail() -> None:
+        raise S2SError("no space left")
+
+    background.run(fail)
+    background.join()
+    with pytest.raises(S2SError, match="no space left"):
+        background.check()
+    background.check()
+    background.run(fail)
+    with pytest.raises(S2SError, match="no space left"):
+        background.run(lambda: slow(3))
+    assert done == [1, 2]
+
+
+def test_at_once_is_at_once_and_within_only() -> None:
+    with StopSignal() as stop:
+        with pytest.raises(Interrupted, match="given up") as caught, stop.at_once("given up"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert caught.value.signum == stop.signum == signal.SIGTERM
+    with StopSignal() as stop:
+        with stop.at_once("given up"):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+        with pytest.raises(Interrupted), stop.at_once("given up"):
+            pytest.fail("it came before")
+
+
+def test_what_a_progress_bar_shows_is_in_the_log_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    log = Log(tmp_path)
+    log.say("loud")
+    log.say("update 7", screen=False)
+    assert "update 7" not in capsys.readouterr().err
+    assert [line[20:] for line in (tmp_path / "train.log").read_text().split("\n")[:2]] == ["loud", "update 7"]

@@ -144,9 +144,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             h, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
             total = torch.zeros((), dtype=torch.float32, device=hidden.device)
             nll = torch.zeros_like(total)
-            grad_h = torch.empty_like(h) if needs_grad else None
-            grad_w = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
-            grad_b = torch.zeros_like(bias, dtype=torch.float32) if needs_grad else None
+            grads = ctx.needs_input_grad  # of frozen ones, none
+            grad_h = torch.empty_like(h) if grads[0] else None
+            grad_w = torch.zeros_like(weight, dtype=torch.float32) if grads[1] else None
+            grad_b = torch.zeros_like(bias, dtype=torch.float32) if grads[2] else None
             size = max(1, _CHUNK // vocab)
             for begin in range(0, num_rows, size):
                 rows = slice(begin, begin + size)
@@ -156,19 +157,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 nll -= reference.sum()
                 if label_smoothing:
                     total -= logp.mean(dim=-1).sum() * label_smoothing
-                if grad_h is None or grad_w is None or grad_b is None:
+                if not needs_grad:
                     continue
                 # d loss / d logits = p - (1-ε)·onehot - ε/V
                 grad = logp.exp_()
                 if label_smoothing:
                     grad -= label_smoothing / vocab
                 grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))
-                grad_b += grad.sum(dim=0)
+                if grad_b is not None:
+                    grad_b += grad.sum(dim=0)
                 grad = grad.to(dtype)
-                torch.mm(grad, w, out=grad_h[rows])
-                if dtype == torch.float32:
+                if grad_h is not None:
+                    torch.mm(grad, w, out=grad_h[rows])
+                if grad_w is not None and dtype == torch.float32:
                     grad_w.addmm_(grad.t(), h[rows])
-                else:
+                elif grad_w is not None:
                     grad_w += grad.t() @ h[rows]
             total += nll * (1.0 - label_smoothing)
         if needs_grad:
@@ -178,7 +181,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total, nll
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, _grad_nll: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        grads = ctx.saved_tensors
-        h, w, b = ((grad * grad_total).to(dtype) for grad, dtype in zip(grads, ctx.dtypes, strict=True))
-        return h, w, b, None, None
+    def backward(ctx: Any, grad_total: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *(None if grad is None else (grad * grad_total).to(dtype) for grad, dtype in pairs), None, None

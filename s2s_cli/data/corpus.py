@@ -30,7 +30,7 @@ BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 XZ = b"\xfd7zXZ\x00"
 ZSTD = b"\x28\xb5\x2f\xfd"
 BLOCK_BYTES = 1 << 22  # a block that has so many is full, however few its lines
-AT_ONCE = 16  # lines read between two looks at that
+AT_ONCE = 64  # lines read between two looks at that
 
 
 class Reader(Protocol):

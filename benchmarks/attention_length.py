@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """What attention is for: how much of a sentence comes out right, by its length, with one vector, attention, or only attention.
 
-    python benchmarks/attention_length.py --out benchmarks/results
+    python benchmarks/attention_length.py --longest 80
+    python benchmarks/attention_length.py --longest 80 --task sort
 
-A sentence is random words; its translation is other words (one for each) in reversed order, so that nothing can be
-guessed from its neighbours and every word must come through. Three models of like size read the same stream of fresh
+A sentence is random words; its translation is other words (one for each), in reversed order, so that nothing can be
+guessed from its neighbours and every word must come through; or sorted, where each also depends on all. Three models of like size read the same stream of fresh
 sentences of 1 to `--longest` words, as many updates, and then translate fresh ones of each length by greedy search:
 
     rnn-basic    a GRU reads, a GRU writes, one vector between them (Cho et al. 2014)
     rnn          the same two with attention in between (Bahdanau et al. 2015, Luong et al. 2015)
     transformer  attention alone (Vaswani et al. 2017)
 
-Writes attention_length.json, with all conditions, and attention_length.svg (needs matplotlib). The same question on real
+Writes attention_length_TASK.json, with all conditions, and attention_length_TASK.svg (needs matplotlib). The same question on real
 text, where neighbours do help, is asked of runs that were trained on it, by chrF:
 
     python benchmarks/attention_length.py --runs basic=RUN gru=RUN transformer=RUN --src test.en --ref test.de
@@ -56,7 +57,8 @@ def models(dim: int) -> dict[str, ModelSettings]:
 class Language:
     """Words and their translations, and a stream of sentences."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, task: str, seed: int) -> None:
+        self.order = sorted if task == "sort" else reversed
         self.chance = random.Random(seed)
         words = list(range(FIRST, FIRST + NUM_WORDS))
         self.translation = dict(zip(words, random.Random(0).sample(words, len(words)), strict=True))
@@ -64,7 +66,7 @@ class Language:
     def pair(self, length: int) -> tuple[list[int], list[int]]:
         """A sentence and its translation, each ending with EOS."""
         src = [self.chance.randrange(FIRST, FIRST + NUM_WORDS) for _ in range(length)]
-        return [*src, EOS], [*(self.translation[word] for word in reversed(src)), EOS]
+        return [*src, EOS], [*self.order([self.translation[word] for word in src]), EOS]
 
     def batch(self, num: int, longest: int) -> Batch:
         """Pairs of one random length and the seven below it, so that little is padding."""
@@ -84,7 +86,7 @@ def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def train(model: Seq2Seq, options: argparse.Namespace) -> None:
     """Adam with a short warm-up and a linear fall to zero."""
-    language = Language(seed=1)
+    language = Language(options.task, seed=1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.98))
     nll, num_tokens = 0.0, 0
     for update in range(1, options.updates + 1):
@@ -101,9 +103,9 @@ def train(model: Seq2Seq, options: argparse.Namespace) -> None:
             nll, num_tokens = 0.0, 0
 
 
-def right_words(model: Seq2Seq, length: int, num: int) -> float:
+def right_words(model: Seq2Seq, task: str, length: int, num: int) -> float:
     """The share of words in place among translations of `num` fresh sentences of a length."""
-    language = Language(seed=1000 + length)
+    language = Language(task, seed=1000 + length)
     pairs = [language.pair(length) for _ in range(num)]
     settings = SearchSettings(beam=1, max_len=length)
     with torch.inference_mode():
@@ -143,7 +145,8 @@ def plot(result: dict, path: Path) -> None:
         lengths = [int(length) for length in found["right"]]
         axes.plot(lengths, [100 * share for share in found["right"].values()], marker="o", markersize=3, label=name)
     if result["of"] == "words":
-        axes.axhline(100 / NUM_WORDS, color="grey", linestyle=":", label="guessing")
+        if result["options"]["task"] == "reverse":
+            axes.axhline(100 / NUM_WORDS, color="grey", linestyle=":", label="guessing")
         axes.axvline(result["options"]["longest"], color="grey", linewidth=0.5)
         axes.set(xlabel="words in the sentence (trained up to the line)", ylabel="words right, %", ylim=(0, 102))
     else:
@@ -157,6 +160,7 @@ def main() -> None:
     """Train or load, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--task", choices=("reverse", "sort"), default="reverse", help="order of the translated words")
     parser.add_argument("--longest", type=int, default=32, help="words in the longest training sentence")
     parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--warmup", type=int, default=200)
@@ -181,7 +185,7 @@ def main() -> None:
         "models": measure_runs(options) if options.runs else measure_fresh(options),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    name = "attention_length_text" if options.runs else "attention_length"
+    name = f"attention_length_{'text' if options.runs else options.task}"
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, options.out / f"{name}.svg")
 
@@ -205,7 +209,7 @@ def measure_fresh(options: argparse.Namespace) -> dict[str, dict]:
         seconds = round(time.monotonic() - begun)
         model.eval()
         lengths = range(2, options.longest * 5 // 4 + 1, 2)
-        right = told({length: right_words(model, length, options.sentences) for length in lengths}, name)
+        right = told({length: right_words(model, options.task, length, options.sentences) for length in lengths}, name)
         found[name] = {"parameters": num_parameters(model), "seconds": seconds, "right": right}
     return found
 

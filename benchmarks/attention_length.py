@@ -5,15 +5,16 @@
     python benchmarks/attention_length.py --longest 80 --task sort
 
 A sentence is random words; its translation is other words (one for each), in reversed order, so that nothing can be
-guessed from its neighbours and every word must come through; or sorted, where each also depends on all. Three models of like size read the same stream of fresh
-sentences of 1 to `--longest` words, as many updates, and then translate fresh ones of each length by greedy search:
+guessed from its neighbours and every word must come through; or sorted, where each also depends on all. Three models of
+like size read the same stream of fresh sentences of 1 to `--longest` words, as many updates, and then translate fresh
+ones of each length by greedy search:
 
     rnn-basic    a GRU reads, a GRU writes, one vector between them (Cho et al. 2014)
     rnn          the same two with attention in between (Bahdanau et al. 2015, Luong et al. 2015)
     transformer  attention alone (Vaswani et al. 2017)
 
-Writes attention_length_TASK.json, with all conditions, and attention_length_TASK.svg (needs matplotlib). The same question on real
-text, where neighbours do help, is asked of runs that were trained on it, by chrF:
+Writes attention_length_TASK.json, with all conditions, and attention_length_TASK.svg (needs matplotlib). The same
+question on real text, where neighbours do help, is asked of runs that were trained on it, by chrF:
 
     python benchmarks/attention_length.py --runs basic=RUN gru=RUN transformer=RUN --src test.en --ref test.de
 """

@@ -11,6 +11,8 @@ from s2s_cli.config.section import Flag, NonNegativeInt, Section
 class SearchSettings(Section):
     """How translations are searched for: by `translate`, and by `train` when it validates."""
 
+    max_src_len: PositiveInt = 1024
+    """A source line of more pieces is too long; unless given, `src_truncate` of the training text, if that cut anything."""
     beam: PositiveInt = 5
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"
@@ -91,8 +93,6 @@ class TranslateSettings(Section):
     """Align each output with its source by the attention of the model: whitespace-separated words, or pieces."""
     alignments: Path | None = None
     """Write the alignment of each line's (best) output to this file, as i-j from 0 (Pharaoh); `align` is words unless given."""
-    max_src_len: PositiveInt = 1024
-    """A source line of more pieces is too long."""
     long_lines: Literal["truncate", "split"] = "truncate"
     """Cut lines that are too long, or split them at ends of sentences, translate the parts and join them; both are reported."""
     flush_every: PositiveInt = 2048

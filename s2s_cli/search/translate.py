@@ -64,7 +64,7 @@ def translate(
             if ranks.rank == 0:
                 if ranks.world > 1:
                     join_ranks(_outputs(settings), ranks.world, settings.format == "tsv")
-                _report(settings, seen, repaired)
+                _report(settings, translator.settings.max_src_len, seen, repaired)
 
 
 def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
@@ -192,7 +192,7 @@ def _together(seen: Seen, ranks: Ranks) -> Seen:
     return whole
 
 
-def _report(settings: TranslateSettings, seen: Seen, repaired: dict[Path, Lines]) -> None:
+def _report(settings: TranslateSettings, max_src_len: int, seen: Seen, repaired: dict[Path, Lines]) -> None:
     """What happened to lines on their way."""
     for path, lines in repaired.items():
         name = "" if path == settings.input else f" of {file_name(path)}"
@@ -201,10 +201,10 @@ def _report(settings: TranslateSettings, seen: Seen, repaired: dict[Path, Lines]
             f"at the beginning was taken away: {lines}"
         )
     if seen.cut.count:
-        tell(f"{seen.cut.count} lines were cut to {settings.max_src_len} pieces (--max-src-len): {seen.cut}")
+        tell(f"{seen.cut.count} lines were cut to {max_src_len} pieces (--max-src-len): {seen.cut}")
     if seen.split.count:
         tell(
-            f"{seen.split.count} lines of more than {settings.max_src_len} pieces (--max-src-len) were split, translated "
+            f"{seen.split.count} lines of more than {max_src_len} pieces (--max-src-len) were split, translated "
             f"in parts and joined: {seen.split}"
         )
     if settings.force:

@@ -162,7 +162,7 @@ class Translator:
     ) -> list[list[Output]]:
         """The outputs of each line, best first; none for a blank line.
 
-        `settings` are those of the command: `nbest`, `samples` and `seed`, `mbr`, `align`, `max_src_len`, `long_lines`; files
+        `settings` are those of the command: `nbest`, `samples` and `seed`, `mbr`, `align`, `long_lines`; files
         and formats have no say here. Each output begins with its line of `prefixes` (or with `prefix_text`).
         """
         sources = list(lines)
@@ -231,7 +231,7 @@ class Translator:
         units: list[_Unit] = []
         encoded = src.encode([lines[i].src for i in full])
         for i, ids, prefix, given in zip(full, encoded, prefixes, forced, strict=True):
-            line, most = lines[i], settings.max_src_len
+            line, most = lines[i], self.settings.max_src_len
             if len(ids) > most and settings.long_lines == "split":
                 seen.split.add([line.number])
                 head = src.tags_of(line.src)

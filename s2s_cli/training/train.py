@@ -28,6 +28,7 @@ def train(config: Config) -> None:
     dataset = Dataset.open(settings.data)
     if not dataset.valid_src or not len(dataset.valid):
         raise DataError(f"{settings.data} has no validation text: run preprocess again with some")
+    config = _with_source_cut(config, dataset)
     runtime = Runtime.start(config.runtime, join=True)
     try:
         if settings.dry_run:
@@ -105,6 +106,14 @@ def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learne
     shards = shards_of(model, runtime.world) if config.train.shard_optimizer and runtime.world > 1 else []
     optimizer = build_optimizer(model, config.train, shards[runtime.rank] if shards else None)
     return Learner(model, optimizer, average, shards)
+
+
+def _with_source_cut(config: Config, dataset: Dataset) -> Config:
+    """With sources cut in search where those of training were, unless the user has said where."""
+    cut = dataset.manifest["settings"].get("src_truncate")
+    if not cut or "max_src_len" in config.search.model_fields_set:
+        return config
+    return config.model_copy(update={"search": config.search.model_copy(update={"max_src_len": cut})})
 
 
 def _with_batch_tokens(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> Config:

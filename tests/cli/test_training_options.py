@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import TINY
+from samples import TINY, write_corpus
 from test_many_processes import finish, start
 from zygote import Zygote
 
@@ -115,6 +115,28 @@ def test_validation_on_a_subset_is_translate_and_score_on_it(num: int, s2s: Zygo
     scored = s2s.run("score", "--bleu", "--chrf", "--json", "-r", tmp_path / "tgt", cwd=home, stdin=out).out.decode()
     assert json.dumps(record["bleu"]) in scored
     assert json.dumps(record["chrf"]) in scored
+
+
+def test_sources_are_cut_in_validation_and_translation_as_in_training(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Where `preprocess` cut them, unless `max_src_len` says otherwise; and the score is that of `translate | score`."""
+    folder = write_corpus(tmp_path)
+    vocab = ["--src-vocab", home / "data-bin" / "vocab" / "joint.model"]
+    done = s2s.run("preprocess", *vocab, "--src-truncate", 3, cwd=folder)
+    assert done.code == 0, done.err
+    options = [*TINY, "--max-updates", 30, "--valid-every", 30]
+    for name, given, most in (("cut", [], 3), ("whole", ["--max-src-len", 64], 64)):
+        done = s2s.run("train", *options, *given, "--run", name, cwd=folder)
+        assert done.code == 0, done.err
+        config = json.loads((folder / name / "best" / "config.json").read_text())
+        assert config["search"]["max_src_len"] == most
+        done = s2s.run("translate", "-m", name, "-i", "valid.src", "--precision", "fp32", cwd=folder)
+        assert ("lines were cut to 3 pieces" in done.err) == (most == 3)
+        scored = s2s.run("score", "--bleu", "--json", "-r", "valid.tgt", cwd=folder, stdin=done.out).out.decode()
+        assert json.dumps(metrics(folder / name, "valid")[0]["bleu"]) in scored
+    again = s2s.run("train", *options, "--run", "cut", cwd=folder)
+    assert (again.code, "nothing left to do" in again.err) == (0, True), again.err
+    other = s2s.run("train", *options, "--max-src-len", 64, "--run", "cut", cwd=folder)
+    assert "search.max_src_len: the run has 3, now 64" in other.err
 
 
 def test_event_files_are_the_metrics_each_number_once(s2s: Zygote, home: Path, tmp_path: Path) -> None:

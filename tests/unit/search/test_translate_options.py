@@ -52,10 +52,8 @@ def test_every_choice_of_options(bundle: Path, texts: None) -> None:
         Path("out").unlink(missing_ok=True)
         given = {name: value for name, value in choice.items() if value != OPTIONS[name][0]}
         try:
-            settings = TranslateSettings(
-                model=[bundle], input=Path("src"), output=Path("out"), flush_every=4, max_src_len=9, **given
-            )
-            translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision="fp32"))
+            settings = TranslateSettings(model=[bundle], input=Path("src"), output=Path("out"), flush_every=4, **given)
+            translate(settings, SearchSettings(max_src_len=9), RuntimeSettings(device="cpu", precision="fp32"))
         except (S2SError, ValidationError):
             assert len(given) > 1 or given.keys() <= {"nbest", "samples", "mbr", "align"}, "alone each has its way"
             assert not Path("out").exists()

@@ -70,8 +70,8 @@ def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: p
 
 
 def test_long_lines_are_cut_and_told(vocabs: Vocabs) -> None:
-    seen, tool = Seen(), translator(vocabs)
-    long = tool.search_lines(numbered(["the", "the dog sees the old cat", "the"]), wanted(max_src_len=3), seen)[1]
+    seen, tool = Seen(), translator(vocabs, max_src_len=3)
+    long = tool.search_lines(numbered(["the", "the dog sees the old cat", "the"]), seen=seen)[1]
     assert (seen.cut.count, seen.cut.first) == (1, [2])
     ids = vocabs.src.encode(["the dog sees the old cat"])[0][:3]
     assert long[0].text == tool.translate([vocabs.src.decode(ids)])[0]
@@ -170,8 +170,8 @@ SENTENCES = "the dog sees the cat. the man hears! not today? here and the old ma
 @pytest.mark.parametrize("options", [{}, {"nbest": 3}, {"samples": 3}, {"samples": 5, "mbr": "bleu"}])
 def test_long_lines_are_split_and_joined(vocabs: Vocabs, options: dict) -> None:
     """A split line is what its parts are by themselves, joined by a space; nothing of it is left out."""
-    tool, seen = translator(vocabs), Seen()
-    settings = wanted(max_src_len=12, long_lines="split", align="words", **options)
+    tool, seen = translator(vocabs, max_src_len=12), Seen()
+    settings = wanted(long_lines="split", align="words", **options)
     lines = numbered(["the dog", SENTENCES])
     whole = tool.search_lines(lines, settings, seen)[1]
     assert (seen.split.count, seen.split.first, seen.cut.count) == (1, [2], 0)
@@ -195,8 +195,8 @@ def test_long_lines_are_split_and_joined(vocabs: Vocabs, options: dict) -> None:
 def test_tags_stand_before_each_part() -> None:
     vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400, tags=["<2de>"])
     vocabs = Vocabs(vocab, vocab)
-    tool = translator(vocabs)
-    settings = wanted(max_src_len=13, long_lines="split", align="words")
+    tool = translator(vocabs, max_src_len=13)
+    settings = wanted(long_lines="split", align="words")
     whole = tool.search(["<2de> " + SENTENCES], settings)[0][0]
     count = lambda texts: [len(ids) for ids in vocab.encode(texts)]  # noqa: E731
     parts = ["<2de> " + SENTENCES[start:end] for start, end in split(SENTENCES, 12, count)]

@@ -249,14 +249,18 @@ class Checkpoints:
             except BundleError as error:
                 tell(f"passing over {self.path(update).name}: {error}")
                 continue
-            for later in self.updates():  # made anew by the run that goes on from here
-                if later > update:
-                    remove_folder(self.path(later))
-            self._settle(progress.history)
+            self.forget_after(update, progress.history)
             return progress
         if candidates:
             raise BundleError(f"no checkpoint in {self.folder} is whole: move {self.run} away to begin anew")
         return Progress()
+
+    def forget_after(self, update: int, history: list[Record]) -> None:
+        """Delete the checkpoints of later updates, which the run that goes on from this one makes anew."""
+        for later in self.updates():
+            if later > update:
+                remove_folder(self.path(later))
+        self._settle(history)
 
     def load(self, learner: Learner, update: int) -> Progress:
         """The checkpoint of an update, which has been checked."""

@@ -187,6 +187,8 @@ class Trainer:
         self.checkpoints.background.wait()
         self.runtime.all_sum(0)  # the main process has written what the others now read
         self.progress = self.checkpoints.load(self.learner, update)
+        if self.runtime.is_main:  # a signal may have saved what is given up here
+            self.checkpoints.forget_after(update, self.progress.history)
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
         self.progress.time_used = progress.time_used
@@ -227,7 +229,9 @@ class Trainer:
     def _report(self, bar: Any) -> None:
         self.reader.read(self.progress)
         progress, tally, now = self.progress, self.progress.tally, time.monotonic()
-        num_losses = max(1, tally.num_tokens)
+        if not tally.updates:
+            return  # all have been left out: there is no loss to tell of
+        num_losses = tally.num_tokens
         seconds, num_tokens = now - self._mark[0], progress.num_tokens - self._mark[1]
         numbers = {
             "epoch": self._epochs(),
@@ -235,7 +239,7 @@ class Trainer:
             "loss": tally.total / num_losses,
             "ppl": math.exp(min(700.0, tally.nll / num_losses)),
             "lr": self.learner.optimizer.param_groups[0]["lr"],
-            "grad_norm": tally.norm / max(1, tally.updates),
+            "grad_norm": tally.norm / tally.updates,
             "tokens_per_second": num_tokens / seconds,
         }
         apart = ""

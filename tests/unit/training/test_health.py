@@ -104,7 +104,16 @@ def test_many_in_a_row_go_back_and_on_with_other_data(
         with pytest.raises(Interrupted):
             train(stopped)
     monkeypatch.setattr(Trainer, "_update", update)
+    go_back, left = Trainer._go_back, []
+
+    def watched(self: Trainer, bar: object) -> None:
+        assert self.checkpoints.updates()[-1] == 127, "saved by the signal, and now given up"
+        go_back(self, bar)
+        left.append((self.checkpoints.updates()[-1], (tmp_path / "b" / "last").resolve().name))
+
+    monkeypatch.setattr(Trainer, "_go_back", watched)
     train(stopped)
+    assert left == [(110, "step-0000110")]
     assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,20 @@ def test_a_gradient_that_is_no_number_is_skipped_and_its_lines_named(
     assert loop.progress.skipped == 1
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     loop.stream.close()
+
+
+def test_where_all_updates_were_skipped_no_loss_is_told(
+    home: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    loop = make_trainer(config(home, tmp_path / "run"), dataset)
+    forward = loop.learner.model.forward
+    loop.learner.model.forward = lambda *inputs: (loss := forward(*inputs))._replace(total=loss.total * torch.nan)
+    loop._update(StopSignal())
+    loop._report(SimpleNamespace(disable=True))
+    loop.stream.close()
+    assert "skipped" in (said := capsys.readouterr().err)
+    assert "ppl" not in said
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 5, 40])

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 
+_PATIENCE = timedelta(days=1)  # all wait while the main process validates; torchrun sees to those that have died
 _DTYPES = {"fp16": torch.float16, "int8": torch.int8}
 
 
@@ -60,7 +62,7 @@ class Runtime:
             return cls(torch.device(name), dtype)
         if name == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if name == "cuda" else "gloo")
+        dist.init_process_group("nccl" if name == "cuda" else "gloo", timeout=_PATIENCE)
         device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
         return cls(device, dtype, dist.get_rank(), dist.get_world_size())
 

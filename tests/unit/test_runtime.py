@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def test_one_process_alone_needs_no_group() -> None:
     assert runtime.all_sum(3) == 3
     assert runtime.share({"a": 1}) == {"a": 1}
     runtime.close()
+
+
+def test_processes_wait_for_a_long_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group gives up after ten minutes with NCCL, thirty with gloo, unless it is told otherwise."""
+    told: dict[str, timedelta] = {}
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _backend, **options: told.update(options))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert Runtime.start(RuntimeSettings(device="cpu", precision="fp32"), join=True).world == 2
+    assert told["timeout"] > timedelta(hours=12)
 
 
 def test_precision() -> None:

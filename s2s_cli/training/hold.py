@@ -73,7 +73,12 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
 def recorded_batch_tokens(run: Path) -> int | None:
     """What `batch_tokens: auto` came to when the run was begun; None for a new run."""
     before = _recorded(run)
-    return None if before is None else int(before["train"]["batch_tokens"])
+    if before is None:
+        return None
+    size = before.get("train", {}).get("batch_tokens")
+    if not isinstance(size, int):
+        raise ConfigError(f"{run / _FILE} cannot be read as the settings of a run: its batch_tokens is {size!r}")
+    return size
 
 
 def _recorded(run: Path) -> dict[str, Any] | None:

@@ -6,8 +6,10 @@ import pytest
 from test_trainer import CPU, config
 
 from s2s_cli.data.dataset import Dataset
+from s2s_cli.errors import ConfigError
 from s2s_cli.training import fit
 from s2s_cli.training.fit import _kept, _longest, fitting
+from s2s_cli.training.hold import recorded_batch_tokens
 from s2s_cli.training.train import _fresh_learner
 
 
@@ -37,3 +39,11 @@ def test_what_a_pass_keeps_is_in_proportion_to_its_rows(home: Path) -> None:
     small, large = (_longest(dataset, size) for size in (512, 1024))
     ratio = _kept(learner, large, settings.train, CPU) / _kept(learner, small, settings.train, CPU)
     assert ratio == pytest.approx(large.src.numel() / small.src.numel(), rel=0.3)
+
+
+@pytest.mark.parametrize("text", ["train: {}", "train: {batch_tokens: auto}", "model: {}"])
+def test_an_altered_record_of_the_size_is_a_mistake_with_a_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-0000001").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config.yaml cannot be read .* its batch_tokens is"):
+        recorded_batch_tokens(tmp_path)

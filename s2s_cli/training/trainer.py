@@ -17,6 +17,7 @@ from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.training.board import Board
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
@@ -197,6 +198,8 @@ class Trainer:
         self._mark = (time.monotonic(), progress.num_tokens)
         self._note_time()
         self.log.rewind(update, update)
+        if self.log.also is not None:
+            self.log.also = Board(self.settings.run, self.progress.seconds).write
         self.log.say(
             f"{IN_A_ROW} updates in a row went wrong: back to update {update}, and on with the data that follow"
         )
@@ -321,6 +324,7 @@ class Trainer:
         self.reader.read(self.progress)
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
+        self.checkpoints.background.wait()  # so that memory never holds two snapshots
         snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:
             self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)

@@ -1,5 +1,7 @@
 """Updates that go wrong: left out, named, and gone back from, alike in a run that was interrupted and in one that was not."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,18 @@ def test_no_loss_is_a_spike_before_there_is_a_mean() -> None:
     assert judge(progress, 0.0)
     assert progress.health.limit is None
     assert READ_EVERY <= IN_A_ROW
+
+
+def test_event_files_forget_what_a_run_went_back_from(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Poison(monkeypatch, 118, 118 + IN_A_ROW + 3, math.nan)
+    train(settings_of(home, tmp_path / "a", tensorboard=True, log_every=5))
+    events = EventAccumulator(str(tmp_path / "a"), size_guidance={"scalars": 0})
+    events.Reload()
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    assert steps == [record["update"] for record in map(json.loads, lines) if record["kind"] == "train"]

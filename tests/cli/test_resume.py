@@ -181,6 +181,7 @@ def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: P
     first = s2s.start(*arguments, cwd=tmp_path)
     wait_until(lambda: (tmp_path / "run" / "train.log").exists())
     second = s2s.run(*arguments, cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists())  # there is something to save
     os.kill(first[0], signal.SIGTERM)
     assert second.code == 2
     assert "in use by another process" in second.err

@@ -242,16 +242,8 @@ def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(si
 def test_a_signal_ends_loading_and_validating_within_seconds(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """Loading has nothing to save; a validation is given up in the middle of a batch, and its update is saved."""
     run = tmp_path / "run"
-    slow = [
-        "--max-len",
-        2000,
-        "--beam",
-        40,
-        "--valid-every",
-        1,
-        "--valid-metric",
-        "bleu",
-    ]  # a first validation of minutes
+    # A first validation of minutes.
+    slow = ["--max-len", 2000, "--max-len-ratio", 500, "--beam", 40, "--valid-every", 1, "--valid-metric", "bleu"]
     arguments = command(home, run, *slow)
     pid, stem = s2s.start(*arguments, cwd=tmp_path)
     wait_until(lambda: run.exists())
@@ -259,7 +251,8 @@ def test_a_signal_ends_loading_and_validating_within_seconds(s2s: Zygote, home: 
     done = s2s.wait(pid, stem)
     assert done.code == 143
     assert "the same command goes on from here" in done.err
-    pid, stem = s2s.start(*arguments, "--log-every", 1, cwd=tmp_path)
+    run = tmp_path / "other"
+    pid, stem = s2s.start(*command(home, run, *slow), "--log-every", 1, cwd=tmp_path)
     log = run / "train.log"
     wait_until(lambda: log.exists() and "update 1/" in log.read_text())
     time.sleep(0.3)

@@ -214,7 +214,8 @@ class StopSignal:
     @contextlib.contextmanager
     def at_once(self, message: str) -> Iterator[None]:
         """Within, a signal raises Interrupted wherever the work stands: for work that is given up, such as a validation."""
-        self.check()
+        if self.signum:
+            raise Interrupted(self.signum, message)
         self._at_once = message
         try:
             yield

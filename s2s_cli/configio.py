@@ -67,8 +67,21 @@ def gather(flags: dict[str, dict[str, Any]], sets: Iterable[str], config: Path |
     for section, given in flags.items():
         for key, value in given.items():
             if value is not None:
-                values.put(section, key, value, flag_of(key, fields_of(section)[key]))
+                flag = flag_of(key, fields_of(section)[key])
+                if not all(map(_is_text, value if isinstance(value, list) else [value])):
+                    raise ConfigError(f"{flag}: the value is not UTF-8")
+                values.put(section, key, value, flag)
     return values
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a flag's value can be written as UTF-8; names of files may be any bytes, but they are no text."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 def read_file(path: Path) -> Values:

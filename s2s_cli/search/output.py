@@ -54,7 +54,8 @@ def join(parts: list[list[Output]], num_best: int, words: bool, drawn: bool) -> 
         return parts[0]
     if drawn:  # samples come sorted: without this, the best of one part would always meet the best of the others
         mixed = [random.Random(seed).sample(part, len(part)) for seed, part in enumerate(parts)]
-        joined = [_joined(chosen, words) for chosen in zip(*mixed, strict=True)]
+        # Rules may leave some samples of a part no way to end.
+        joined = [_joined(chosen, words) for chosen in zip(*mixed, strict=False)]
         return sorted(joined, key=lambda output: -output.score)
     best: list[tuple[float, tuple[Output, ...]]] = [(0.0, ())]
     for part in parts:
@@ -95,15 +96,20 @@ def rows(number: int, outputs: list[Output], settings: TranslateSettings) -> Ite
         best = outputs[0] if outputs else None
         yield ("" if best is None else f"{best.logp:.6f}" if settings.force else best.text) + "\n"
     elif settings.force:
-        yield "".join(f"{number}\t{o.logp:.6f}\t{len(o.logps)}\t{o.perplexity:.4f}\t{o.text}\n" for o in outputs)
+        yield "".join(f"{number}\t{o.logp:.6f}\t{len(o.logps)}\t{o.perplexity:.4f}\t{_cell(o)}\n" for o in outputs)
         if not outputs:
             yield f"{number}\t0.000000\t0\t1.0000\t\n"
     else:
         for rank, o in enumerate(outputs, start=1):
             links = "" if o.alignment is None else f"{pharaoh(o.alignment)}\t"
-            yield f"{number}\t{rank}\t{o.score if o.utility is None else o.utility:.4f}\t{links}{o.text}\n"
+            yield f"{number}\t{rank}\t{o.score if o.utility is None else o.utility:.4f}\t{links}{_cell(o)}\n"
         if not outputs:
             yield f"{number}\t1\t0.0000\t" + ("\n" if settings.align == "no" else "\t\n")
+
+
+def _cell(output: Output) -> str:
+    """The text where tabs part columns: a tab in it, which a vocabulary may spell in bytes, is a space there."""
+    return output.text.replace("\t", " ")
 
 
 def _record(output: Output) -> dict[str, object]:

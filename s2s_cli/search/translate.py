@@ -24,6 +24,7 @@ from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.runtime import Runtime, tell
 from s2s_cli.search.alignment import pharaoh
+from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
 from s2s_cli.search.partial import Writer, join_ranks
 from s2s_cli.search.translator import Line, Lines, Seen, Translator
@@ -52,9 +53,8 @@ def translate(
                 raise ConfigError(
                     f"nbest ({settings.nbest}) is more than beam ({translator.settings.beam}): raise --beam"
                 )
-            idle = sorted({"temperature", "top_k", "top_p"} & search.model_fields_set)
-            if idle and not settings.samples and ranks.rank == 0:
-                tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
+            if ranks.rank == 0:
+                _remark(settings, search)
             identity = None
             if settings.output != _STDIN and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator.settings, runtime, score, ranks.world)
@@ -64,7 +64,16 @@ def translate(
             if ranks.rank == 0:
                 if ranks.world > 1:
                     join_ranks(_outputs(settings), ranks.world, settings.format == "tsv")
-                _report(settings, translator.settings.max_src_len, seen, repaired)
+                _report(settings, translator.settings, seen, repaired)
+
+
+def _remark(settings: TranslateSettings, given: SearchSettings) -> None:
+    """Tell which settings `given` are of no effect."""
+    idle = sorted({"temperature", "top_k", "top_p"} & given.model_fields_set)
+    if idle and not settings.samples:
+        tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
+    if settings.samples and "beam" in given.model_fields_set:
+        tell("beam: for search alone, and of no effect with --samples")
 
 
 def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
@@ -192,8 +201,11 @@ def _together(seen: Seen, ranks: Ranks) -> Seen:
     return whole
 
 
-def _report(settings: TranslateSettings, max_src_len: int, seen: Seen, repaired: dict[Path, Lines]) -> None:
-    """What happened to lines on their way."""
+def _report(settings: TranslateSettings, search: SearchSettings, seen: Seen, repaired: dict[Path, Lines]) -> None:
+    """What the scores are that were written, and what happened to lines on their way."""
+    if settings.format == "jsonl" or (settings.format == "tsv" and not settings.force and settings.mbr == "no"):
+        unit = "" if search.length_penalty == "none" else ", length in pieces with the end"
+        tell(f"{formula(search)}, in nats{unit}")
     for path, lines in repaired.items():
         name = "" if path == settings.input else f" of {file_name(path)}"
         tell(
@@ -201,10 +213,10 @@ def _report(settings: TranslateSettings, max_src_len: int, seen: Seen, repaired:
             f"at the beginning was taken away: {lines}"
         )
     if seen.cut.count:
-        tell(f"{seen.cut.count} lines were cut to {max_src_len} pieces (--max-src-len): {seen.cut}")
+        tell(f"{seen.cut.count} lines were cut to {search.max_src_len} pieces (--max-src-len): {seen.cut}")
     if seen.split.count:
         tell(
-            f"{seen.split.count} lines of more than {max_src_len} pieces (--max-src-len) were split, translated "
+            f"{seen.split.count} lines of more than {search.max_src_len} pieces (--max-src-len) were split, translated "
             f"in parts and joined: {seen.split}"
         )
     if settings.force:

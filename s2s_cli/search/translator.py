@@ -204,7 +204,8 @@ class Translator:
             for i, ones in zip(batch, hypotheses, strict=True):
                 if not ones:
                     raise S2SError(
-                        f"the model gives line {units[i].line.number} no output of finite probability: it has diverged"
+                        f"line {units[i].line.number} has no output of finite probability: the rules of search forbid all "
+                        "pieces (ban, no_repeat_ngram, min_len: ask for less), or the model has diverged"
                     )
                 found[i] = self._outputs(units[i], ones, settings, judge)
             if tick is not None:

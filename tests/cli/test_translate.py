@@ -56,6 +56,17 @@ def test_given_outputs_are_scored(translate: Translate, home: Path, tmp_path: Pa
     assert sum(records[0]["hypotheses"][0]["logps"]) == pytest.approx(logps[0], abs=1e-3)
 
 
+def test_scores_come_with_their_formula(translate: Translate) -> None:
+    """On standard error, where scores are written; and settings of no effect are named."""
+    told = "score = log p / ((5 + length) / 6)^0.6, in nats, length in pieces with the end"
+    gnmt = ["--length-penalty", "gnmt", "--alpha", 0.6]
+    for form, expected in (("text", False), ("tsv", True), ("jsonl", True)):
+        assert (told in translate(*gnmt, "--format", form, stdin=b"the dog\n").err) == expected
+    drawn = translate("--samples", 2, "--beam", 3, "--format", "tsv", stdin=b"the dog\n")
+    assert "beam: for search alone, and of no effect with --samples" in drawn.err
+    assert "temperature: for sampling alone" in translate("--temperature", 2, stdin=b"the dog\n").err
+
+
 def test_blank_lines_are_not_scored(translate: Translate, tmp_path: Path) -> None:
     (tmp_path / "tgt").write_text("\nHund\n\nder Hund\n")
     done = translate("--force", tmp_path / "tgt", stdin=b"\n \nthe dog\nthe dog")

@@ -131,6 +131,13 @@ def test_presets_are_settings(name: str) -> None:
     configio.build(configio.with_preset(configio.Values(), name))
 
 
+@pytest.mark.parametrize("flags", [{"translate": {"prefix_text": "\udcff der"}}, {"search": {"ban": ["a", "\udcff"]}}])
+def test_flags_are_text(tmp_path: Path, flags: dict) -> None:
+    """Bytes on the command line that are not UTF-8 arrive as surrogates; in names of files they are welcome."""
+    assert "the value is not UTF-8" in fault(tmp_path, flags=flags)
+    gathered(tmp_path, flags={"translate": {"input": Path("\udcff"), "model": [Path("\udcff")]}})
+
+
 def test_presets_by_name_and_by_corpus_size() -> None:
     with pytest.raises(ConfigError, match="no preset tinny; did you mean tiny"):
         configio.with_preset(configio.Values(), "tinny")

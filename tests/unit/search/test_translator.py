@@ -228,6 +228,15 @@ def test_model_that_diverged_is_named(vocabs: Vocabs) -> None:
         tool.translate(["", "the dog"])
 
 
+@pytest.mark.parametrize("options", [{}, {"samples": 3}])
+def test_rules_that_forbid_everything_are_named(vocabs: Vocabs, options: dict) -> None:
+    """Each piece once is less than is asked for: all hypotheses come to nothing, and it is not the model's fault."""
+    most = len(vocabs.tgt) + 5
+    tool = translator(vocabs, no_repeat_ngram=1, min_len=most, max_len=most, max_len_extra=most)
+    with pytest.raises(S2SError, match=r"line 1 .*rules of search forbid"):
+        tool.search(["the dog"], wanted(**options))
+
+
 def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Vocabs) -> None:
     tool = Translator(bundle, runtime=CPU)
     assert (tool.settings.beam, tool.settings.max_len) == (3, 12)

@@ -9,6 +9,7 @@ import math
 import random
 import struct
 import sys
+from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
@@ -29,7 +30,7 @@ class Piece(NamedTuple):
     score: float
 
 
-class Sampler:
+class Sampler(ABC):
     """Call it with ids and a seed to get ids of the same text. Pieces that are not `Piece`s, bytes for one, stay."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
@@ -39,9 +40,9 @@ class Sampler:
         self._starts = {piece.id for piece in pieces if words and piece.text.startswith(SPACE)}
         self._room = KEPT_CHARS
 
+    @abstractmethod
     def __call__(self, ids: Sequence[int], seed: int) -> list[int]:
         """Another split of the text of `ids`."""
-        raise NotImplementedError
 
     def _words(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """The ids, cut where no piece reaches across; one that must stay is a word of its own."""

@@ -15,12 +15,12 @@ import numpy as np
 import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import ScoreSettings
+from s2s_cli.data.scripts import UNSPACED
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
-# Scripts that write no spaces between words: each character with its marks is a token.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-UNICODE_WORD = rf"[{_UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}--\p{{M}}]]+"
+# Where no spaces stand between words, each character with its marks is a token.
+UNICODE_WORD = rf"[{UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}--\p{{M}}]]+"
 _UNICODE_TOKEN = regex.compile(UNICODE_WORD, regex.V1)
 _SENTENCE_END = regex.compile(r"([.!?।։؟]['\"”’»)\]]*)\s+|([。！？]['\"”’»)\]）」』]*)")
 _QUANTUM = 2.0**32

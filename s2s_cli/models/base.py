@@ -8,6 +8,7 @@ Letters in shapes: B sentences, N = B·K rows (K hypotheses of each sentence, th
 S source and T target positions, D width, V target vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
@@ -95,7 +96,7 @@ class Sizes:
     shared: bool
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(nn.Module, ABC):
     """A model of p(tgt | src). A family writes `encode`, `start`, `decode` and `advance`; the rest follows from them.
 
     The law that ties them together, and that the tests hold for every family: `step`, taken token by token, gives the
@@ -107,21 +108,21 @@ class Seq2Seq(nn.Module):
     head: SoftmaxHead
     recurrent = False  # whether a target is read one position after the other, at training too
 
+    @abstractmethod
     def encode(self, src: Tensor, src_len: Tensor) -> Any:
         """src [B, S] ids, right-padded, and their lengths [B] -> the encoder memory. Padding never changes a real position."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, memory: Any) -> Any:
         """The decoder's state before the first token, one row for each sentence of `memory`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, tgt_in: Tensor, memory: Any) -> tuple[Tensor, Tensor | None]:
         """The parallel pass: tgt_in [B, T], BOS first -> hidden [B, T, D]; attention [B, T, S] where the head reads it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, tokens: Tensor, memory: Any, state: Any, attention: bool) -> tuple[Tensor, Tensor | None, Any]:
         """One position: tokens [N] -> hidden [N, D], attention [N, S] where asked for and there is any, the next state."""
-        raise NotImplementedError
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """The loss of a batch, summed over real target tokens (teacher forcing)."""

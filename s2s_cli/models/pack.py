@@ -5,6 +5,8 @@ multiplies int8. Only linear layers change, whatever the model around them; each
 rounding. Where torch has no oneDNN, its own products stand in.
 """
 
+from functools import cache, partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,24 +52,36 @@ def _packed(linear: nn.Linear, dtype: torch.dtype, relu: bool = False) -> nn.Mod
     return PackedLinear(linear, dtype, relu)
 
 
+@cache
 def has_onednn() -> bool:
-    """Whether this torch has oneDNN's products of packed weights: on x86 it has, on a Mac it has not."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(getattr(torch.ops, room), name)
-        for room, name in (("mkldnn", "_linear_pointwise"), ("onednn", "qlinear_pointwise"))
-    )
+    """Whether oneDNN's products of packed weights work here: on x86 they do, on a Mac they do not.
+
+    torch makes no promise of them, and may name or call them otherwise in another release: so they are tried.
+    """
+    plain = nn.Linear(32, 32)
+    with torch.no_grad():
+        x = torch.eye(32)
+        wanted = plain(x)
+        try:
+            return all(
+                torch.allclose(layer(plain, relu=False, packed=True)(x), wanted, atol=0.01)
+                for layer in (partial(PackedLinear, dtype=torch.float32), Int8Linear)
+            )
+        except (AttributeError, RuntimeError, TypeError):
+            return False
 
 
 class PackedLinear(nn.Module):
     """A linear layer, with ReLU after it if asked for, over a weight that oneDNN has laid out."""
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, relu: bool) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, relu: bool, packed: bool | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.dtype, self.relu = dtype, relu
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        self.is_packed = has_onednn() and dtype != torch.float16  # which few processors multiply
+        packed = has_onednn() if packed is None else packed
+        self.is_packed = packed and dtype != torch.float16  # which few processors multiply
         if self.is_packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
@@ -87,7 +101,7 @@ class Int8Linear(nn.Module):
     A row's scale depends on that row alone (Dettmers et al. 2022, section 3): what else is in the batch changes nothing.
     """
 
-    def __init__(self, linear: nn.Linear, relu: bool) -> None:
+    def __init__(self, linear: nn.Linear, relu: bool, packed: bool | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
@@ -97,7 +111,7 @@ class Int8Linear(nn.Module):
         self.scale = scale / 127.0  # of weight and input together
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.relu = relu
-        self.is_packed = has_onednn()
+        self.is_packed = has_onednn() if packed is None else packed
         if self.is_packed:
             self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
         self.middle = torch.tensor(128.5)  # the middle of 0 … 255, and a half, since a cast rounds down

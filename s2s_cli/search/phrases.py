@@ -15,12 +15,13 @@ from collections import defaultdict
 import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import SearchSettings
+from s2s_cli.data.scripts import UNSPACED
 from s2s_cli.data.vocab import SPACE, Vocab
 from s2s_cli.errors import ConfigError
 from s2s_cli.search.rules import Specials
 
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]")
-_UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+_UNSPACED = regex.compile(f"[{UNSPACED}]")
 
 
 def specials_for(vocab: Vocab, settings: SearchSettings) -> Specials:

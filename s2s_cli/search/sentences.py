@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import regex  # type: ignore[import-untyped]
 
+from s2s_cli.data.scripts import UNSPACED
+
 Count = Callable[[Sequence[str]], list[int]]  # how many pieces each of these texts has
 
 # After a full stop and whatever closes a quotation or bracket: at the whitespace behind, or at once in scripts without it.
@@ -17,9 +19,7 @@ _SENTENCE_END = regex.compile(
     r"(?:[.!?…।॥։؟۔]['\"”’»)\]]*(?=\s))|(?:[。！？｡]['\"”’»)\]）」』】]*)",
 )
 _WORD_END = regex.compile(r"\S(?=\s)")
-_UNSPACED = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\u3000-\u303f\uff00-\uffef]"
-)
+_UNSPACED = regex.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
 
 
 class Span(NamedTuple):

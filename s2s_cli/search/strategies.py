@@ -25,9 +25,7 @@ from s2s_cli.search.rules import Rules, Specials
 __all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
 _CHUNK = 80  # log-probabilities at most of which search looks at the best first, in `best_of_sums`
-Step = Callable[
-    ..., StepOut
-]  # tokens [N], memory of B sentences, state of N rows, and True where attention is asked for
+Step = Callable[..., StepOut]  # of tokens [N], memory of B sentences, state of N rows; and True to ask for attention
 
 _NO_ATTENTION = (
     "attention is asked for, by alignments or by coverage_penalty, and the model has none: leave them out, "

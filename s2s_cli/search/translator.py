@@ -131,9 +131,11 @@ class Translator:
 
     @classmethod
     def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":
-        """From copies of models in memory: for validation."""
+        """From models in memory, which stay as they are: for validation."""
+        if runtime.device.type == "cpu":  # where they are packed
+            models = [copy.deepcopy(model) for model in models]
         translator = cls.__new__(cls)
-        translator._have([copy.deepcopy(model) for model in models], vocabs, search, runtime)
+        translator._have(models, vocabs, search, runtime)
         return translator
 
     def _have(

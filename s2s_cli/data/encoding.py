@@ -4,12 +4,9 @@ Blocks go out and come back in order, a few at a time, so that memory does not g
 same for any number of processes. This room writes no files.
 """
 
-import gc
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +23,7 @@ from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import DataError
+from s2s_cli.worker import become_worker
 
 Ids = npt.NDArray[np.int32]
 
@@ -143,18 +141,7 @@ _worker: Encoder  # in a worker process, set once when it starts
 def _start_worker(encoder: Encoder) -> None:
     global _worker
     _worker = encoder
-    gc.freeze()  # what is there stays there: looking through it again and again would take a twentieth of the time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process ends the others
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A first process that was killed could not end its workers, which would wait for blocks for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    become_worker()
 
 
 def _work(block: Block) -> Encoded:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
 from s2s_cli.models.cache import Cache
-from s2s_cli.models.layers import Attention, FeedForward, joined, split_heads, xavier
+from s2s_cli.models.layers import Attention, FeedForward, xavier
 from s2s_cli.models.positions import Order, rotate
 
 Sums = tuple[Tensor, ...]
@@ -42,23 +42,6 @@ def autoregression(settings: TransformerSettings) -> nn.Module:
 
 class SelfAttention(Attention):
     """Attention over the positions up to and including the query's own."""
-
-    def __init__(self, dim: int, heads: int, dropout: float, kv_heads: int | None = None) -> None:
-        super().__init__(dim, heads, dropout, kv_heads)
-        self.qkv: nn.Module | None = None
-
-    def fuse(self) -> None:
-        """Make queries, keys and values in one product from now on."""
-        self.qkv = joined(self.q, self.kv)
-        del self.q, self.kv
-
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [N, T, D] -> queries [N, H, T, d], keys and values [N, G, T, d]."""
-        if self.qkv is None:
-            return self.queries(x), *self.keys_values(x)
-        heads = split_heads(self.qkv(x), self.heads + 2 * self.kv_heads)
-        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
-        return q, k, v
 
     def start(self, keys: Tensor) -> Cache:
         """No keys and no values yet."""

@@ -151,14 +151,17 @@ class Seq2Seq(nn.Module, ABC):
         targets = batch.tgt_out.flatten().index_select(0, real)
         return Real(hidden.flatten(0, 1).index_select(0, real), attended, targets, repeated)
 
-    def step(self, tokens: Tensor, memory: Any, state: Any, attention: bool = False) -> StepOut:
-        """tokens [N] -> the log-probabilities of the next tokens. N is a multiple K of the memory's B sentences."""
+    def step(self, tokens: Tensor, memory: Any, state: Any, attention: bool = False, normalize: bool = True) -> StepOut:
+        """tokens [N] -> the log-probabilities of the next tokens. N is a multiple K of the memory's B sentences.
+
+        Without `normalize` they may lack a number common to all pieces of a row: the best are the same.
+        """
         copies = self.head.reads_attention
         hidden, weights, state = self.advance(tokens, memory, state, attention or copies)
         attended = None
         if copies and weights is not None:
             attended = Attended(weights, memory.src.repeat_interleave(len(tokens) // memory.num_rows, dim=0))
-        return StepOut(self.head.logp(hidden, attended), weights if attention else None, state)
+        return StepOut(self.head.logp(hidden, attended, normalize), weights if attention else None, state)
 
 
 def real_positions(lengths: Tensor, size: int) -> Tensor:

@@ -9,14 +9,19 @@ queries rather than of one.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from s2s_cli.models.layers import lanes
 
 _FIRST = 16  # positions that a buffer has room for at first
 _WIDEST = 8  # hypotheses of a group: as each is a query over all, beyond some number copies are cheaper
 
 
 class Buffer:
-    """Keys and values [2, B, G, C·R, d] of C positions, the R of one position beside each other; `used` of the C are written."""
+    """Keys and values [2, B, G, C·R, d] of C positions, the R of one position beside each other; `used` of the C are written,
+    and zeros follow up to `lanes(used·R)`.
+    """
 
     def __init__(self, tensor: Tensor, used: int) -> None:
         self.tensor, self.used = tensor, used
@@ -33,32 +38,32 @@ class Cache:
     def append(self, k: Tensor, v: Tensor) -> "Cache":
         """With the next position of all hypotheses, k and v [B, G, R, d]."""
         buffer, length, width = self.buffer, self.length, k.shape[2]
+        used, filled = length * width, lanes(length * width)
         if buffer is None:
             buffer = Buffer(k.new_empty(2, *k.shape[:2], _FIRST * width, k.shape[3]), 0)
-        elif (
-            buffer.used != length or (length + 1) * width > buffer.tensor.shape[3]
-        ):  # another has gone on here; or full
-            old = buffer.tensor[:, :, :, : length * width]
-            room = _FIRST if length < _FIRST else 2 * length
-            buffer = Buffer(old.new_empty(*old.shape[:3], room * width, old.shape[4]), length)
-            buffer.tensor[:, :, :, : length * width] = old
-        here = buffer.tensor[:, :, :, length * width : (length + 1) * width]
+        elif buffer.used != length or used + width > buffer.tensor.shape[3]:  # another has gone on here; or it is full
+            old = buffer.tensor[:, :, :, :filled]
+            buffer = Buffer(old.new_empty(*old.shape[:3], filled + max(_FIRST, length) * width, old.shape[4]), length)
+            buffer.tensor[:, :, :, :filled] = old
+        if used + width > filled:
+            buffer.tensor[:, :, :, filled : lanes(used + width)] = 0.0
+        here = buffer.tensor[:, :, :, used : used + width]
         here[0], here[1] = k, v
         buffer.used = length + 1
         return Cache(buffer, length + 1, width)
 
     @property
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of all positions, [B, G, T·R, d] each."""
+        """Keys and values of all positions, and zeros up to `lanes(T·R)`: [B, G, lanes(T·R), d] each."""
         assert self.buffer is not None
-        k, v = self.buffer.tensor[:, :, :, : self.length * self.width].unbind(0)
+        k, v = self.buffer.tensor[:, :, :, : lanes(self.length * self.width)].unbind(0)
         return k, v
 
     def groups(self, index: Tensor) -> "Cache":
         """Groups `index` [M], in that order."""
         if self.buffer is None:
             return self
-        here = self.buffer.tensor[:, :, :, : self.length * self.width].index_select(1, index)
+        here = self.buffer.tensor[:, :, :, : lanes(self.length * self.width)].index_select(1, index)
         return Cache(Buffer(here, self.length), self.length, self.width)
 
     def paths(self, slots: Tensor) -> "Cache":
@@ -68,49 +73,56 @@ class Cache:
         at = slots + torch.arange(self.length, device=slots.device) * self.width  # [B, T]
         tensor = self.buffer.tensor
         at = at[None, :, None, :, None].expand(2, -1, tensor.shape[2], -1, tensor.shape[4])
-        return Cache(Buffer(tensor.gather(3, at), self.length), self.length, 1)
+        path = F.pad(tensor.gather(3, at), (0, 0, 0, lanes(self.length) - self.length))
+        return Cache(Buffer(path, self.length), self.length, 1)
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Which positions each of N = B·R hypotheses goes through: `mask` [N, T·R], 0 there and -inf elsewhere; None where R is 1."""
+    """Which of the first `length` = T positions each of N = B·R hypotheses goes through: `mask` [N, lanes(T·R)], 0 there and
+    -inf elsewhere. Where R is 1 they go through all of them, and `mask` [1, lanes(T)] is common to them.
+    """
 
-    mask: Tensor | None
+    mask: Tensor
     width: int
+    length: int
 
     @classmethod
     def first(cls, num_rows: int, width: int, device: torch.device) -> "Paths":
         """Those of hypotheses before their first position, `width` of each sentence: a group, unless it is too wide."""
         width = width if width <= _WIDEST else 1
-        return cls(torch.empty(num_rows, 0, device=device) if width > 1 else None, width)
+        return cls(torch.empty(num_rows if width > 1 else 1, 0, device=device), width, 0)
 
     def append(self) -> "Paths":
         """Each hypothesis goes on by itself."""
-        if self.mask is None:
-            return self
-        own = self.mask.new_full((self.width, self.width), -torch.inf).fill_diagonal_(0.0)
-        return Paths(torch.cat([self.mask, own.repeat(len(self.mask) // self.width, 1)], dim=1), self.width)
+        width, used = self.width, self.length * self.width
+        own = self.mask.new_full((width, lanes(used + width) - used), -torch.inf)
+        own[:, :width].fill_diagonal_(0.0)
+        num_groups = len(self.mask) // width
+        return Paths(torch.cat([self.mask[:, :used], own.repeat(num_groups, 1)], dim=1), width, self.length + 1)
 
-    def bias(self, by_distance: Tensor | None) -> Tensor | None:
-        """What is added to the scores [B, H, R, T·R] of self-attention, where relative positions add [H, 1, T]."""
-        if self.mask is None:
-            return by_distance
+    def bias(self, by_distance: Tensor | None) -> Tensor:
+        """What is added to the scores [B, H, R, lanes(T·R)] of self-attention, where relative positions add [H, 1, T]."""
         mask = self.mask.view(-1, 1, self.width, self.mask.shape[1])
-        return mask if by_distance is None else mask + by_distance.repeat_interleave(self.width, dim=2)
+        if by_distance is None:
+            return mask
+        by_distance = by_distance.repeat_interleave(self.width, dim=2)
+        return mask + F.pad(by_distance, (0, self.mask.shape[1] - by_distance.shape[2]))
 
 
 def select(paths: Paths, caches: tuple[Cache, ...], index: Tensor) -> tuple[Paths, tuple[Cache, ...]]:
     """Hypotheses `index` [M], in that order. Where those of a group stay together, only masks are reordered."""
-    width = paths.width
-    if paths.mask is None:
+    width, length = paths.width, paths.length
+    if width == 1:
         return paths, _groups(caches, index)
     if len(index) % width == 0:
         groups = index.view(-1, width).div(width, rounding_mode="floor")
         if bool((groups == groups[:, :1]).all()):
-            return Paths(paths.mask.index_select(0, index), width), _groups(caches, groups[:, 0])
-    slots = paths.mask.index_select(0, index).unflatten(1, (-1, width)).argmax(dim=2)
+            return Paths(paths.mask.index_select(0, index), width, length), _groups(caches, groups[:, 0])
+    slots = paths.mask[:, : length * width].index_select(0, index).unflatten(1, (-1, width)).argmax(dim=2)
     caches = _groups(caches, index.div(width, rounding_mode="floor"))
-    return Paths(None, 1), tuple(cache.paths(slots) for cache in caches)
+    alone = F.pad(paths.mask.new_zeros(1, length), (0, lanes(length) - length), value=-torch.inf)
+    return Paths(alone, 1, length), tuple(cache.paths(slots) for cache in caches)
 
 
 def _groups(caches: tuple[Cache, ...], index: Tensor) -> tuple[Cache, ...]:

@@ -40,9 +40,11 @@ class SoftmaxHead(nn.Module):
         """hidden [M, D] -> W·h + b [M, V]."""
         return F.linear(hidden, self.weight, self.bias) if self.product is None else self.product(hidden)
 
-    def logp(self, hidden: Tensor, attended: Attended | None = None) -> Tensor:
-        """hidden [M, D] -> log-probabilities [M, V] in fp32."""
+    def logp(self, hidden: Tensor, attended: Attended | None = None, normalize: bool = True) -> Tensor:
+        """hidden [M, D] -> log-probabilities [M, V] in fp32; without `normalize` they may lack a number common to a row."""
         logits = self.logits(hidden)
+        if not normalize:
+            return logits.float()
         if self.product is not None:  # no second tensor of this size, which is the largest of a step
             return torch.log_softmax(logits, dim=-1, out=logits)
         return F.log_softmax(logits, dim=-1, dtype=torch.float32)
@@ -72,8 +74,8 @@ class CopyHead(SoftmaxHead):
         self.coverage_loss = coverage_loss
         self.generate = nn.Linear(table.embedding_dim, 1)
 
-    def logp(self, hidden: Tensor, attended: Attended | None = None) -> Tensor:
-        """hidden [M, D] -> log-probabilities [M, V] in fp32."""
+    def logp(self, hidden: Tensor, attended: Attended | None = None, normalize: bool = True) -> Tensor:
+        """See `SoftmaxHead.logp`; these always are normalized."""
         assert attended is not None
         logp = super().logp(hidden)
         gate = self.generate(hidden).float()

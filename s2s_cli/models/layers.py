@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_LANES = 16  # fp32 numbers in the widest vectors that processors have
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 
 
@@ -98,13 +99,24 @@ def causal_bias(num: int, device: torch.device) -> Tensor:
     return torch.full((num, num), -math.inf, device=device).triu_(1)
 
 
+def lanes(num: int) -> int:
+    """`num` positions, and so many more that the whole vectors of a processor hold them.
+
+    torch's softmax over a row whose end fills no vector takes ten times as long. Zeros at the end of a sum, on the other hand,
+    change no bit of it: what a position sees does not depend on how long the other sentences of its batch are.
+    """
+    return -(-num // _LANES) * _LANES
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention in plain products: q [B, H, T, d], k and v [B, G, S, d] -> ([B, H, T, d], weights).
+    """Attention in plain products: q [B, H, T, d], already divided by √d, k and v [B, G, S, d] -> ([B, H, T, d], weights).
 
     Query heads h·H/G to (h+1)·H/G - 1 read key head h: they stand as positions of one head, so that it is not copied.
     """
-    heads, groups = q.shape[1], k.shape[1]
-    q = q * q.shape[-1] ** -0.5
+    heads, groups, num = q.shape[1], k.shape[1], k.shape[2]
+    if k.device.type == "cpu" and (extra := lanes(num) - num):
+        k, v = F.pad(k, (0, 0, 0, extra)), F.pad(v, (0, 0, 0, extra))
+        bias = F.pad(q.new_zeros(1, num) if bias is None else bias, (0, extra), value=-math.inf)
     if heads != groups:
         q = q.unflatten(1, (groups, -1)).flatten(2, 3)  # [B, G, H/G·T, d]
     scores = q @ k.transpose(-2, -1)
@@ -114,6 +126,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropou
         scores = scores + bias
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
     kept = weights if dropout is None else dropout(weights)
+    weights = weights[..., :num]
     if heads == groups:
         return kept @ v, weights
     x = kept.unflatten(1, (groups, -1)).flatten(2, 3) @ v
@@ -139,6 +152,8 @@ class Attention(nn.Module):
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim // heads * self.kv_heads)
         self.out = nn.Linear(dim, dim)
+        self.scale = (dim // heads) ** -0.5
+        self.qkv: nn.Module | None = None
         self.dropout = Dropout(dropout)
         xavier(self.q)
         for half in self.kv.weight.chunk(2):
@@ -146,9 +161,30 @@ class Attention(nn.Module):
         nn.init.zeros_(self.kv.bias)
         xavier(self.out)
 
+    @torch.no_grad()
+    def ready(self, of_self: bool) -> None:
+        """Change the weights, for the last time: the scale is a part of them, and with `of_self` queries, keys and values of
+        the same vectors are made in one product.
+        """
+        self.q.weight.mul_(self.scale)
+        self.q.bias.mul_(self.scale)
+        self.scale = 1.0
+        if of_self:
+            self.qkv = joined(self.q, self.kv)
+            del self.q, self.kv
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, D] -> queries [B, H, T, d], keys and values [B, G, T, d]."""
+        if self.qkv is None:
+            return self.queries(x), *self.keys_values(x)
+        heads = split_heads(self.qkv(x), self.heads + 2 * self.kv_heads)  # whose queries are scaled
+        q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        return q, k, v
+
     def queries(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> [B, H, T, d]."""
-        return split_heads(self.q(x), self.heads)
+        """x [B, T, D] -> [B, H, T, d], divided by √d."""
+        q = split_heads(self.q(x), self.heads)
+        return q if self.scale == 1.0 else q * self.scale
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, S, D] -> keys and values, [B, G, S, d] each."""
@@ -161,7 +197,8 @@ class Attention(nn.Module):
             rate = self.dropout.rate if self.training else 0.0
             mask = None if bias is None else bias.to(q.dtype)
             k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
-            return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)))
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=1.0)
+            return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.
         return self.out(join_heads(attend(q, *kv, bias, self.dropout)[0]))
 
@@ -195,7 +232,7 @@ class CoverageAttention(Attention):
             covered = after - plain
         else:
             after = covered + plain
-        strength = (q * self.coverage).sum(dim=-1, keepdim=True) * q.shape[-1] ** -0.5  # [B, H, T, 1]
+        strength = (q * self.coverage).sum(dim=-1, keepdim=True)  # [B, H, T, 1]
         x, weights = self.attend_with_weights(q, kv, bias + strength * covered[:, None])
         return x, weights, after
 

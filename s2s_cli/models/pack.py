@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from s2s_cli.models.autoregression import SelfAttention
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.layers import FeedForward
+from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
 _LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
@@ -26,8 +27,12 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
     With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32.
     """
     for module in list(model.modules()):
-        if isinstance(module, SelfAttention):
-            module.fuse()
+        if isinstance(module, EncoderLayer):
+            module.attention.ready(of_self=True)
+        if isinstance(module, DecoderLayer):
+            module.cross_attention.ready(of_self=False)
+            if isinstance(module.self_attention, SelfAttention):
+                module.self_attention.ready(of_self=True)
         if isinstance(module, FeedForward) and module.activation is F.relu:
             module.activation = _as_is
             module.add_module("up", _packed(module.up, dtype, relu=True))
@@ -71,6 +76,15 @@ def has_onednn() -> bool:
             return False
 
 
+def few(num: int) -> int:
+    """`num` rows, and so many more that there are but four numbers between one power of two and the next.
+
+    oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over.
+    """
+    step = 1 << max(0, num.bit_length() - 3)
+    return -(-num // step) * step
+
+
 class PackedLinear(nn.Module):
     """A linear layer, with ReLU after it if asked for, over a weight that oneDNN has laid out."""
 
@@ -88,11 +102,19 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D'], both in fp32."""
         x = x.to(self.dtype)
-        if self.is_packed:
-            after = "relu" if self.relu else "none"
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], "").float()
-        x = F.linear(x, self.weight, self.bias).float()
-        return x.relu_() if self.relu else x
+        if not self.is_packed:
+            x = F.linear(x, self.weight, self.bias).float()
+            return x.relu_() if self.relu else x
+        rows, after = x.flatten(0, -2), "relu" if self.relu else "none"
+        num = len(rows)
+        y = torch.ops.mkldnn._linear_pointwise(_filled(rows), self.weight, self.bias, after, [], "")
+        return y[:num].float().view(*x.shape[:-1], -1)
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """rows [M, D] with zeros up to `few(M)`."""
+    extra = few(len(rows)) - len(rows)
+    return F.pad(rows, (0, 0, 0, extra)) if extra else rows
 
 
 class Int8Linear(nn.Module):
@@ -123,8 +145,20 @@ class Int8Linear(nn.Module):
         rounded = torch.addcmul(self.middle, rows, 127.0 / largest).to(torch.uint8)
         if self.is_packed:
             y = torch.ops.onednn.qlinear_pointwise(
-                rounded, 1.0, 128, self.weight, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
-            )
+                _filled(rounded),
+                1.0,
+                128,
+                self.weight,
+                self.scale,
+                self.zero,
+                None,
+                1.0,
+                0,
+                torch.float32,
+                "none",
+                [],
+                "",
+            )[: len(rows)]
         else:
             y = F.linear(rounded.float() - 128.0, self.weight.float()) * self.scale
         y = torch.addcmul(self.bias, y, largest, out=y)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
@@ -23,6 +24,7 @@ from s2s_cli.models.layers import (
     FeedForward,
     causal_bias,
     embedding,
+    lanes,
     norm,
     padding_bias,
 )
@@ -33,7 +35,9 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class TransformerMemory(Memory):
-    """Encoder output, and what every target position needs of it: padding bias [B, 1, 1, S], keys and values by layer."""
+    """Encoder output, and what every target position needs of it: padding bias [B, 1, 1, S'], keys and values by layer, where
+    S' is `lanes(S)`.
+    """
 
     bias: Tensor
     cross: tuple[KeysValues, ...]
@@ -41,7 +45,7 @@ class TransformerMemory(Memory):
 
 @dataclass(frozen=True)
 class TransformerState(State):
-    """What each layer knows of the positions so far, how many they are, and the coverage [N, S] of a head that has one.
+    """What each layer knows of the positions so far, how many they are, and the coverage [N, S'] of a head that has one.
 
     Where layers have caches, `paths` tells from the first step on what in them belongs to which row.
     """
@@ -91,15 +95,14 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, order: Order) -> Tensor:
         """x [B, S, D] -> [B, S, D]."""
-        y = self.around_attention.enter(x)
-        k, v = self.attention.keys_values(y)
-        q = rotate(self.attention.queries(y), order.rotation)
-        x = self.around_attention.leave(x, self.attention.attend(q, (rotate(k, order.rotation), v), order.bias))
+        q, k, v = self.attention.queries_keys_values(self.around_attention.enter(x))
+        q, k = rotate(q, order.rotation), rotate(k, order.rotation)
+        x = self.around_attention.leave(x, self.attention.attend(q, (k, v), order.bias))
         return self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
 
 
 class LayerOut(NamedTuple):
-    """Of a decoder layer: the stream [N, T, D], what it knows of all positions, cross-attention and coverage [B, K·T, S]."""
+    """Of a decoder layer: the stream [N, T, D], what it knows of all positions, cross-attention and coverage [B, K·T, S']."""
 
     x: Tensor
     past: Past
@@ -147,6 +150,12 @@ class DecoderLayer(nn.Module):
         x = self.around_cross_attention.leave(x, y.view(x.shape))
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
         return LayerOut(x, past, weights, coverage)
+
+
+def _filled(k: Tensor, v: Tensor) -> KeysValues:
+    """Keys and values [B, G, S, d] with zeros up to `lanes(S)`, laid out anew: as they lay, each step would copy them."""
+    extra = lanes(k.shape[2]) - k.shape[2]
+    return F.pad(k, (0, 0, 0, extra)).contiguous(), F.pad(v, (0, 0, 0, extra)).contiguous()
 
 
 def _feed_forward(settings: TransformerSettings) -> FeedForward:
@@ -198,18 +207,20 @@ class Transformer(Seq2Seq):
             if not self._is_left_out():
                 x = layer(x, order)
         x = self.encoder_norm(x)
-        # As they lie, each step would copy them before it multiplies.
         cross = tuple(
-            tuple(part.contiguous() for part in layer.cross_attention.keys_values(x))  # type: ignore[union-attr, operator]
+            _filled(*layer.cross_attention.keys_values(x))  # type: ignore[union-attr, operator]
             for layer in self.decoder
         )
+        bias = F.pad(bias, (0, lanes(src.shape[1]) - src.shape[1]), value=-math.inf)
         return TransformerMemory(states=x, mask=mask, src=src, bias=bias, cross=cross)
 
     def start(self, memory: TransformerMemory) -> TransformerState:
         """No positions yet."""
         layers = zip(self.decoder, memory.cross, strict=True)
         past = tuple(layer.self_attention.start(keys) for layer, (keys, _) in layers)  # type: ignore[union-attr, operator]
-        coverage = memory.states.new_zeros(memory.mask.shape, dtype=torch.float32) if self.settings.coverage else None
+        coverage = (
+            memory.states.new_zeros(memory.bias[:, 0, 0].shape, dtype=torch.float32) if self.settings.coverage else None
+        )
         return TransformerState(past, 0, coverage)
 
     def decode(self, tgt_in: Tensor, memory: TransformerMemory) -> tuple[Tensor, Tensor | None]:
@@ -222,7 +233,7 @@ class Transformer(Seq2Seq):
             last = number == len(self.decoder)
             if not self._is_left_out(last):
                 x, _, weights, _ = layer(x, None, order, cross, memory.bias, last and self.head.reads_attention)
-        return self.decoder_norm(x), weights
+        return self.decoder_norm(x), None if weights is None else weights[:, :, : memory.mask.shape[1]]
 
     def advance(
         self, tokens: Tensor, memory: TransformerMemory, state: TransformerState, attention: bool
@@ -237,7 +248,7 @@ class Transformer(Seq2Seq):
                 before = tuple(Cache(None, 0, paths.width) for _ in before)
             paths = paths.append()
             order = Order(paths.bias(order.bias), order.rotation)
-        coverage = None if state.coverage is None else state.coverage.unflatten(0, (memory.num_rows, -1))  # [B, K, S]
+        coverage = None if state.coverage is None else state.coverage.unflatten(0, (memory.num_rows, -1))  # [B, K, S']
         past, weights = [], None
         for number, layer in enumerate(self.decoder, start=1):
             cross = memory.cross[number - 1]
@@ -246,7 +257,7 @@ class Transformer(Seq2Seq):
             x, weights, coverage = out.x, out.weights, out.coverage
             past.append(out.past)
         if weights is not None:
-            weights = weights.flatten(0, 1)  # [B, K, S] -> [N, S]
+            weights = weights[:, :, : memory.mask.shape[1]].flatten(0, 1)  # [B, K, S'] -> [N, S]
         if coverage is not None:
             coverage = coverage.flatten(0, 1)
         return (

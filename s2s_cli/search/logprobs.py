@@ -157,10 +157,18 @@ class Ensemble:
         """See `Seq2Seq.start`."""
         return EnsembleState(tuple(m.start(part) for m, part in zip(self.models, memory.members, strict=True)))
 
-    def step(self, tokens: Tensor, memory: EnsembleMemory, state: EnsembleState, attention: bool = False) -> StepOut:
+    def step(
+        self,
+        tokens: Tensor,
+        memory: EnsembleMemory,
+        state: EnsembleState,
+        attention: bool = False,
+        normalize: bool = True,
+    ) -> StepOut:
         """See `Seq2Seq.step`. The attention is the weighted mean of that of the models that have one."""
+        normalize = normalize or len(self.models) > 1
         parts: Any = zip(self.models, memory.members, state.members, strict=True)
-        outs = [model.step(tokens, part, past, attention) for model, part, past in parts]
+        outs = [model.step(tokens, part, past, attention, normalize) for model, part, past in parts]
         after = EnsembleState(tuple(out.state for out in outs))
         if len(outs) == 1:
             return StepOut(outs[0].logp, outs[0].attention, after)

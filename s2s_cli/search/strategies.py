@@ -10,6 +10,7 @@ Letters in shapes, beside those of `models/base.py`: b sentences still searched,
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -95,12 +96,16 @@ def beam_search(
     num_best: int = 1,
     attention: bool = False,
     prefixes: list[list[int]] | None = None,
+    scores: bool = True,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best hypotheses of each of the memory's B sentences, best first; fewer where a beam finds fewer.
 
     At each step a sentence keeps the `beam` best continuations of its live hypotheses; those that end among them are
-    finished. A beam of 1 is greedy search, which ends where it first says so. For the arguments see `search`.
+    finished. A beam of 1 is greedy search, which ends where it first says so. For the arguments see `search`. Where no `scores`
+    are asked for, greedy search leaves out what they alone need: its hypotheses' numbers then mean nothing.
     """
+    if not scores and settings.beam == 1 and settings.repetition_penalty == 1.0:
+        step = partial(step, normalize=False)
     totals = torch.zeros(len(limits.max_len), settings.beam, device=memory.mask.device)
     totals[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
     rest = (limits, specials, settings, num_best, attention, prefixes)
@@ -120,17 +125,21 @@ def best_of_sums(logp: Tensor, totals: Tensor, num: int) -> tuple[Tensor, Tensor
 
     They stand in the `num` chunks with the best maxima. To look for these is one fast pass, where torch's topk is slow over
     many elements; a sum over the whole vocabulary is not made either. Rounding keeps order, so that nothing else is found.
+    A chunk has every so many-th piece: the maxima of all are then taken over vectors that lie beside each other.
     """
-    num_sentences, _, vocab = logp.shape
+    num_sentences, num_rows, vocab = logp.shape
     size = next((n for n in range(_CHUNK, _CHUNK // 4, -1) if vocab % n == 0), 1)
     if size == 1:
         return (totals[:, :, None] + logp).flatten(1).topk(num, dim=1)
-    chunks = logp.view(num_sentences, -1, size)  # [b, K·V/size, size]
-    added = totals.repeat_interleave(vocab // size, dim=1)
-    best = chunks.amax(dim=2).add_(added).topk(min(num, added.shape[1]), dim=1, sorted=False).indices
-    inside = chunks.gather(1, best[:, :, None].expand(-1, -1, size)) + added.gather(1, best)[:, :, None]
-    total, at = inside.flatten(1).topk(num, dim=1)
-    return total, best.gather(1, at // size) * size + at % size
+    step = vocab // size
+    best = logp.view(num_sentences, num_rows, size, step).amax(dim=2).add_(totals[:, :, None]).flatten(1)
+    best = best.topk(min(num, best.shape[1]), dim=1, sorted=False).indices
+    row = best.div(step, rounding_mode="floor")
+    places = (row * vocab + best % step)[:, :, None] + torch.arange(0, vocab, step, device=logp.device)
+    places = places.flatten(1)  # [b, num·size]
+    inside = logp.flatten(1).gather(1, places) + totals.gather(1, row).repeat_interleave(size, dim=1)
+    total, at = inside.topk(num, dim=1)
+    return total, places.gather(1, at)
 
 
 @torch.inference_mode()

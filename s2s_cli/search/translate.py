@@ -155,7 +155,7 @@ def _write(
         for _ in islice(lines, writer.lines):
             pass
         while window := list(islice(lines, settings.flush_every)):
-            found = translator.search_lines(window, settings, seen, bar.update, score)
+            found = translator.search_lines(window, settings, seen, bar.update, score, settings.format != "text")
             writer.write(list(_encoded(window, found, settings)), writer.lines + len(window), asdict(seen))
 
 

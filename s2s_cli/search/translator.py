@@ -33,9 +33,12 @@ from s2s_cli.search.phrases import specials_for
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.sentences import Span, split
 from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
+from s2s_cli.search.workers import Workers
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
+_SMALL = 1024  # positions times hypotheses, below which a batch is no faster for being smaller
+_ROUNDS = 4  # batches at least that each of several processes gets of a window
 
 
 class Line(NamedTuple):
@@ -151,10 +154,13 @@ class Translator:
         self.model = Ensemble(models, list(weights) if weights else None)
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
+        searcher = copy.copy(self)  # not this object itself, which would then live for as long as its processes
+        self.workers = Workers(searcher._search, 1 if runtime.device.type == "cuda" else torch.get_num_threads())
 
     def translate(self, lines: Iterable[str], tick: Tick | None = None) -> list[str]:
         """One target line for each source line; `tick` hears of each batch of lines done."""
-        return [outputs[0].text if outputs else "" for outputs in self._each(_numbered(lines), _PLAIN, tick)]
+        found = self._each(_numbered(lines), _PLAIN, tick, scores=False)
+        return [outputs[0].text if outputs else "" for outputs in found]
 
     def search(
         self,
@@ -181,11 +187,11 @@ class Translator:
         return [found[0] if found else None for found in self._each(given, settings)]
 
     def _each(
-        self, lines: Iterable[Line], settings: TranslateSettings, tick: Tick | None = None
+        self, lines: Iterable[Line], settings: TranslateSettings, tick: Tick | None = None, scores: bool = True
     ) -> Iterator[list[Output]]:
         lines = iter(lines)
         while window := list(islice(lines, settings.flush_every)):
-            yield from self.search_lines(window, settings, tick=tick)
+            yield from self.search_lines(window, settings, tick=tick, scores=scores)
 
     def search_lines(
         self,
@@ -194,15 +200,23 @@ class Translator:
         seen: Seen | None = None,
         tick: Tick | None = None,
         score: ScoreSettings | None = None,
+        scores: bool = True,
     ) -> list[list[Output]]:
-        """The outputs of a window of lines; see `search`. `score` has options of the metric that `mbr` names."""
+        """The outputs of a window of lines; see `search`. `score` has options of the metric that `mbr` names.
+
+        Without `scores` the outputs' numbers may mean nothing, which saves some of the work.
+        """
         seen = seen if seen is not None else Seen()
         judge = utility(settings.mbr, score or ScoreSettings()) if settings.mbr != "no" else None
         units = self._units(lines, settings, seen)
         found: dict[int, list[Output]] = {}
         places = sorted(range(len(units)), key=lambda i: _length(units[i]))
-        for batch in self._batches(places, units, settings):
-            hypotheses = self._search([units[i] for i in batch], settings)
+        batches = self._batches(places, units, settings)
+        scores = scores or judge is not None or settings.nbest > 1
+        for number, hypotheses in self.workers.each(
+            [([units[i] for i in batch], settings, scores) for batch in batches]
+        ):
+            batch = batches[number]
             for i, ones in zip(batch, hypotheses, strict=True):
                 if not ones:
                     raise S2SError(
@@ -257,20 +271,22 @@ class Translator:
             span = Span(start + len(head), end + len(head))
             yield _Unit(index, part, line, span, head, ids, prefix if part == 0 else [], [])
 
-    def _batches(self, order: list[int], units: list[_Unit], settings: TranslateSettings) -> Iterator[list[int]]:
-        """Units of like length, so many that positions times hypotheses stay within the budget."""
+    def _batches(self, order: list[int], units: list[_Unit], settings: TranslateSettings) -> list[list[int]]:
+        """Units of like length, the longest first, so many that positions times hypotheses stay within the budget."""
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
-        batch: list[int] = []
-        for i in order:  # from short to long: the last of a batch is its longest
-            if batch and (len(batch) + 1) * (_length(units[i]) + 1) * rows > self.settings.search_tokens:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        budget = self.settings.search_tokens
+        if self.workers.num > 1:  # none of them should have nothing to do for long
+            whole = rows * sum(_length(unit) + 1 for unit in units)
+            budget = min(budget, max(_SMALL, whole // (_ROUNDS * self.workers.num)))
+        batches: list[list[int]] = []
+        for i in reversed(order):
+            if not batches or (len(batches[-1]) + 1) * (_length(units[batches[-1][0]]) + 1) * rows > budget:
+                batches.append([])
+            batches[-1].append(i)
+        return batches
 
     @torch.inference_mode()
-    def _search(self, units: list[_Unit], settings: TranslateSettings) -> list[list[Hypothesis]]:
+    def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
         src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
@@ -298,7 +314,7 @@ class Translator:
                     step, memory, state, limits, specials, self.settings, seeds, settings.samples, attention, prefixes
                 )
             return beam_search(
-                step, memory, state, limits, specials, self.settings, settings.nbest, attention, prefixes
+                step, memory, state, limits, specials, self.settings, settings.nbest, attention, prefixes, scores
             )
 
     def _outputs(

@@ -97,7 +97,7 @@ def test_layers_are_those_of_torch(pre, activation):
 def test_plain_attention_is_the_fused_kernel():
     q, k, v = torch.randn(2, H, 4, 8), torch.randn(2, H, 5, 8), torch.randn(2, H, 5, 8)
     bias = torch.randn(2, 1, 4, 5)
-    wanted = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    wanted = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
     torch.testing.assert_close(attend(q, k, v, bias, None)[0], wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -328,7 +328,7 @@ def test_the_last_layer_alone_attends_with_coverage_and_the_states_add_it_up():
         out = model.step(torch.tensor([piece]), memory, state, attention=True)
         state = out.state
         assert float(state.coverage.sum()) == pytest.approx(number, abs=1e-5)
-        blind = model.step(torch.tensor([piece]), memory, replace(before, coverage=torch.zeros(1, 4)), attention=True)
+        blind = model.step(torch.tensor([piece]), memory, replace(before, coverage=torch.zeros_like(before.coverage)), attention=True)
         assert torch.equal(out.attention, blind.attention) == (number == 1)
         torch.testing.assert_close(state.coverage - before.coverage, blind.state.coverage)
 

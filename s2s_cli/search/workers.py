@@ -1,0 +1,82 @@
+"""Processes that search batches of sentences beside each other, each with one thread, on the cores of a CPU.
+
+The matrices of one batch are too small to be shared out among cores: two processes with a thread each are far faster than one
+with two. They are copies of this process, models included, which they share in memory; what crosses over are pieces and
+hypotheses. This room knows neither models nor text.
+"""
+
+import multiprocessing
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from s2s_cli.errors import S2SError
+from s2s_cli.worker import become_worker
+
+Work = Callable[..., Any]
+
+
+class Workers:
+    """Calls `work(*args)` in `num` processes, or here, where that is 1.
+
+    They start when they are first needed, and end with `close`, with this object, or with the process that made it.
+    """
+
+    def __init__(self, work: Work, num: int) -> None:
+        self._work = work
+        self._pool: ProcessPoolExecutor | None = None
+        # macOS's own libraries forbid forking, and a process that is started anew would have to load the models again.
+        self.num = num if sys.platform == "linux" else 1
+
+    def each(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """The number of each job and its result, as they come; only one is done without other processes."""
+        if self.num == 1 or len(jobs) == 1:
+            for number, job in enumerate(jobs):
+                yield number, self._work(*job)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(self.num, context, initializer=_start, initargs=(self._work,))
+            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        left, running = iter(enumerate(jobs)), dict[Future[Any], int]()
+        try:
+            while True:
+                while len(running) < 2 * self.num and (next_one := next(left, None)) is not None:
+                    running[self._pool.submit(_call, *next_one[1])] = next_one[0]
+                if not running:
+                    return
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(done), done.result()
+        except BrokenProcessPool:
+            raise S2SError(
+                "a process that searches was killed, most likely for want of memory: lower --search-tokens, or take "
+                "--threads 1"
+            ) from None
+        except BaseException:  # the work is given up: let nobody wait for it
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the processes, once they are done with what they are at."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+_worker: Work  # in a worker process, set once when it starts
+
+
+def _start(work: Work) -> None:
+    global _worker
+    _worker = work
+    become_worker()
+    torch.set_num_threads(1)
+
+
+def _call(*args: Any) -> Any:
+    return _worker(*args)

@@ -1,8 +1,10 @@
 """`s2s train`, killed as real processes are killed: the run ends with the bits of the uninterrupted one."""
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,13 +169,52 @@ def test_a_dataset_made_anew_is_refused(s2s: Zygote, corpus: Path, run: Path, tm
     assert done.code == 2
     for difference in (
         "data.preprocess.vocab_size: the run has 400, now 300",
-        "data.src_vocabulary: the run has '400 pieces, ",
-        "data.train_tgt_tokens: the run has ",
-        "data.sha256: the run has",
+        "data.vocab.src_size: the run has 400, now 304",
+        "data.train.tgt_tokens: the run has ",
+        "data.files.train.src.bin: the run has '",
     ):
         assert difference in done.err
-    assert "data.train_pairs" not in done.err
-    assert "train." not in done.err.replace("data.train", "").replace("train.src", "").split("Free to change")[0]
+    for same in ("data.train.pairs", "data.files.valid.tgt.txt", "data.sha256", "  train."):
+        assert same not in done.err
+
+
+def test_the_same_counts_are_not_the_same_data(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    """Another text with as many pairs and pieces is told by its files; the same text under another manifest goes on."""
+    options = ["train", *TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4, "--run", run, "--data"]
+    other = tmp_path / "other"
+    shutil.copytree(home / "data-bin", other)
+    manifest = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(manifest | {"made_by": "s2s 9.9"}))
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 0, done.err
+    ids = bytearray((other / "train.tgt.bin").read_bytes())
+    ids[:4] = ids[2:4] + ids[:2]
+    (other / "train.tgt.bin").write_bytes(ids)
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 2
+    assert "train.tgt.bin: torn or altered" in done.err
+    sums = manifest["files"] | {"train.tgt.bin": hashlib.sha256(ids).hexdigest()}
+    (other / "dataset.json").write_text(json.dumps(manifest | {"files": sums}))
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 2
+    assert done.err.count("the run has") == 1
+    assert f"data.files.train.tgt.bin: the run has '{manifest['files']['train.tgt.bin'][:16]}'" in done.err
+
+
+def test_a_run_on_data_without_checksums_goes_on(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Such as an older version wrote; of a dataset made anew nobody can tell whether it is the same."""
+    old, run = tmp_path / "old", tmp_path / "run"
+    shutil.copytree(home / "data-bin", old)
+    manifest = json.loads((old / "dataset.json").read_text())
+    del manifest["files"]
+    (old / "dataset.json").write_text(json.dumps(manifest))
+    for data, limit, code in ((old, 2, 0), (old, 4, 0), (home / "data-bin", 6, 2)):
+        done = s2s.run("train", *TINY, "--max-updates", limit, "--run", run, "--data", data, cwd=home)
+        assert done.code == code, done.err
+    assert (
+        "cannot be told, since the run's notes or the dataset have no files.train.lines, files.train.src.bin"
+        in done.err
+    )
 
 
 def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Trainer:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
         self.updater = Updater(learner, self.settings, runtime, progress.scaler)
-        self.reader = Reader(dataset, log, scaled=self.updater.scaler is not None)
+        self.reader = Reader(dataset, log, runtime)
         self.stream = TrainStream(
             dataset.train,
             dataset.vocabs,
@@ -179,7 +179,9 @@ class Trainer:
     def _go_back(self, bar: Any) -> None:
         """To the last validated checkpoint, but not in the data. Raises S2SError if there is none, or it did not help."""
         progress = self.progress
-        advice = "lower train.lr, raise train.warmup, or look at the training lines named above"
+        advice = "lower train.lr, raise train.warmup, or look at the training lines named above and in train.log"
+        if self.updater.scaler is not None:
+            advice = f"set runtime.precision to bf16 or fp32, {advice}"
         if not progress.history:
             raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
         update = progress.history[-1]["update"]

@@ -108,26 +108,21 @@ def test_torchrun_hands_a_signal_on(s2s: Zygote, home: Path, tmp_path: Path) -> 
         heard,
         sys.executable,
     ]
-    options = ["train", *TINY, "--run", run, "--valid-every", 50, "--device", "cpu", "--max-updates"]
-
-    def torchrun(limit: int) -> subprocess.Popen:
-        command = [sys.executable, *map(str, [*launch, *options, limit])]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        return subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
-
-    first = torchrun(100_000)
+    options = ["--dropout", 0, "--run", run, "--valid-every", 50, "--max-updates", 100_000]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *map(str, [*launch, "train", *TINY, *options])]
+    torchrun = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         wait_until(lambda: (run / "last").exists())
     finally:
-        first.terminate()
-        err = first.communicate()[1]
+        torchrun.terminate()
+        err = torchrun.communicate()[1]
     assert err.count("the same command goes on from here") == 2, err
     assert err.count("ended with 143") == 2
     update = json.loads((run / "last/training/state.json").read_text())["update"]
-    again = torchrun(update + 1)
-    err = again.communicate()[1]
-    assert f"going on after update {update}" in err
-    assert again.returncode == 0, err
+    again = finish(s2s, start(s2s, home, run, "--valid-every", 50, "--max-updates", update + 1))
+    assert [done.code for done in again] == [0, 0], again[0].err
+    assert f"going on after update {update}" in again[0].err
 
 
 def test_other_numbers_of_processes_need_the_same_global_batch(s2s: Zygote, home: Path, tmp_path: Path) -> None:

@@ -263,9 +263,10 @@ def test_a_command_begins_with_vectors_and_freezes_them(s2s: Zygote, home: Path,
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(signum: int, tmp_path: Path) -> None:
-    """The interpreter itself takes the first few milliseconds; from our first line on, no import is interrupted loudly."""
-    script = (
+@pytest.mark.parametrize("when", ["importing", "reading flags"])
+def test_a_signal_before_a_command_begins_ends_it_without_a_traceback(when: str, signum: int, tmp_path: Path) -> None:
+    """The interpreter itself takes the first few milliseconds; from our first line on, nothing is interrupted loudly."""
+    importing = (
         "import sys, os, signal, builtins\n"
         "plain = builtins.__import__\n"
         "def loud(name, *rest):\n"
@@ -275,6 +276,14 @@ def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(si
         "from s2s_cli.__main__ import main\n"
         "main()\n"
     )
+    reading_flags = (
+        "import sys, os, signal\n"
+        "from s2s_cli import cli\n"
+        "from s2s_cli.__main__ import main\n"
+        "cli.app = lambda: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "main()\n"
+    )
+    script = {"importing": importing, "reading flags": reading_flags}[when]
     done = subprocess.run([sys.executable, "-c", script, str(int(signum))], cwd=tmp_path, capture_output=True)
     assert done.returncode == 128 + signum
     assert done.stderr == b""

@@ -5,12 +5,11 @@ import signal
 
 
 def main() -> None:
-    """Run the command line. Until it is imported a signal ends the process at once, with 130 or 143 and no traceback."""
+    """Run the command line. Until a command begins a signal ends the process at once, with 130 or 143 and no traceback."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda signum, _frame: os._exit(128 + signum))
     from s2s_cli.cli import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 
 

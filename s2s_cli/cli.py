@@ -6,6 +6,7 @@ that turns errors into exit codes, and no torch is imported before a command nee
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,8 @@ from s2s_cli.config.duration import Duration
 from s2s_cli.errors import Interrupted, S2SError
 
 _TITLES = {
-    "model": "Model",
-    "train": "Training",
+    "model": "Model (what the preset says comes before these defaults)",
+    "train": "Training (what the preset says comes before these defaults)",
     "noise": "Noise on training pairs",
     "search": "Search",
     "runtime": "Machine",
@@ -164,6 +165,29 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
     return annotation, None
 
 
+def _model_flag(name: str) -> tuple[str | None, str]:
+    """What stands for the value of a model's setting, and a note of the families that have it, with its default in each."""
+    fields = configio.families_with(name)
+    choices = dict.fromkeys(a for info in fields.values() for a in get_args(info.annotation) if isinstance(a, str))
+    defaults = {family: _shown(info.default) for family, info in fields.items() if info.default is not None}
+    if name == "family":
+        note = "default transformer"
+    elif len(fields) == 1:
+        note = ", default ".join([*fields, *defaults.values()])
+    elif len(set(defaults.values())) == 1:
+        note = f"default {next(iter(defaults.values()))}"
+    else:
+        note = ", ".join(f"default of {family} {value}" for family, value in defaults.items())
+    return "|".join(choices) or None, f" ({note})" if note else ""
+
+
+def _shown(value: Any) -> str:
+    """A default as a file of settings has it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     kind, metavar = _kind(info.annotation)
     flag = configio.flag_of(name, info)
@@ -171,12 +195,10 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     if flag not in names:
         names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
     default = info.get_default(call_default_factory=True)
-    shown = ", ".join(map(str, default)) if isinstance(default, list) else default
-    note = (
-        ""
-        if default is None or default == [] or section == "model"
-        else f" (default {str(shown).lower() if kind is bool else shown})"
-    )
+    note = "" if default is None or default == [] else f" (default {_shown(default)})"
+    if section == "model":
+        choices, note = _model_flag(name)
+        metavar = choices or metavar
     make = typer.Option if flag.startswith("-") else typer.Argument
     option = make(
         *(names if flag.startswith("-") else ()),
@@ -238,6 +260,7 @@ def _exit_code(work: Callable[[], None]) -> int:
     What is left, a fault of ours, passes through with its traceback, and ends the process with 1.
     """
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of __main__.py
         work()
         sys.stdout.flush()
     except S2SError as error:

@@ -217,6 +217,11 @@ def fields_of(section: str) -> dict[str, Any]:
     return dict(type(Config.model_fields[section].default).model_fields)
 
 
+def families_with(name: str) -> dict[str, Any]:
+    """The field of that name of each model family that has one."""
+    return {family: kind.model_fields[name] for family, kind in _FAMILIES.items() if name in kind.model_fields}
+
+
 def describe(values: Values, config: Config) -> str:
     """The effective settings as YAML, each with its origin, for `s2s config`."""
     lines = []

@@ -62,7 +62,8 @@ class Runtime:
             return cls(torch.device(name), dtype)
         if name == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if name == "cuda" else "gloo", timeout=_PATIENCE)
+        # What the host alone needs to know goes by gloo on a GPU too: nobody waits for a device to hear of it.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo", timeout=_PATIENCE)
         device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
         return cls(device, dtype, dist.get_rank(), dist.get_world_size())
 
@@ -77,10 +78,10 @@ class Runtime:
             dist.destroy_process_group()
 
     def all_sum(self, number: float) -> float:
-        """The sum of every process's number, in fp64."""
+        """The sum of every process's number, in fp64; it passes no device."""
         if self.world == 1:
             return number
-        total = torch.tensor(number, dtype=torch.float64, device=self.device)
+        total = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total)
 
@@ -107,13 +108,13 @@ class Runtime:
         return sums.double()
 
     def share(self, value: Any, source: int = 0) -> Any:
-        """The main process's value, which JSON can hold, in all of them; or that of another one."""
+        """The main process's value, which JSON can hold, in all of them; or that of another one. It passes no device."""
         if self.world == 1:
             return value
-        data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=self.device)
-        size = torch.tensor(len(data), device=self.device)
+        data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        size = torch.tensor(len(data))
         dist.broadcast(size, source)
-        data = data if self.rank == source else torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        data = data if self.rank == source else torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(data, source)
         return json.loads(bytes(data.tolist()))
 

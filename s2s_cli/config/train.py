@@ -17,7 +17,8 @@ class TrainSettings(Section):
     data: Path = Path("data-bin")
     """The dataset folder that `preprocess` wrote."""
     run: Path = Path("run")
-    """The run folder; an interrupted run in it goes on."""
+    """The run folder: checkpoints, of which `best` and `last` are two, train.log, metrics.jsonl. An interrupted run in it
+    goes on."""
     preset: str = "auto"
     """Named settings of model and training (tiny, small, base, big, rnn, rnn-basic, rnn-luong, rnn-bahdanau);
     auto chooses by corpus size."""
@@ -29,8 +30,8 @@ class TrainSettings(Section):
     """Stop after so many passes over the data; 0 sets no such limit."""
     max_time: Duration | None = None
     """Stop in time, such as 50m, 3h or 1h30m: the learning rate falls to its end over the last quarter (cosine and linear: over
-    all of it), and an average of the best checkpoints is scored last. Such a run goes on where it was stopped, but as no clock
-    runs twice alike, not to the same bits."""
+    all of it), and an average of the best checkpoints is scored last; what that takes is estimated beforehand. Such a run goes
+    on where it was stopped, but as no clock runs twice alike, not to the same bits."""
     batch_tokens: PositiveInt | Literal["auto"] = 4096
     """Positions of a batch on its longer side, padding included; auto takes as many as fit into memory, but not so many that
     an epoch has fewer than 100 batches."""

@@ -1,8 +1,13 @@
 """The dataset folder that `preprocess` writes and `train` reads: its file names, its manifest, its parts.
 
+The manifest, `dataset.json`, has the sha256 of every other file that training reads; those that are small, or that were
+changed after the manifest was written, are compared when a folder is opened, and large ones by their size alone, since
+reading a huge corpus at each start is too dear. A manifest of before there were checksums is taken as it is.
+
 Ids stay on disk; lengths and line numbers are numpy arrays. This room knows no torch and makes no batches.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +29,7 @@ REPORT = "report.json"
 VALID_SRC, VALID_TGT = "valid.src.txt", "valid.tgt.txt"
 FORMAT = "s2s-dataset"
 VERSION = 1
+_SMALL = 64 << 20  # bytes, which are read in a tenth of a second
 
 
 class PairWriter:
@@ -129,6 +135,7 @@ class Dataset:
     def open(cls, folder: Path) -> "Dataset":
         """Open a folder; DataError says what is missing or torn, and that `s2s preprocess` makes it."""
         manifest = read_manifest(folder)
+        _check_files(folder, manifest)
         vocabs = Vocabs.load(folder / "vocab")
         if vocabs.fingerprints != manifest["vocab"]["fingerprints"]:
             raise DataError(
@@ -138,6 +145,30 @@ class Dataset:
             Repeat(c["first_row"], c["first_row"] + c["kept"], c["repeats"]) for c in manifest.get("corpora", [])
         ]
         return cls(folder, manifest, vocabs, PairStore(folder / "train", repeats), PairStore(folder / "valid"))
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of pairs and of validation text, by name."""
+    return {file.name: _sha256(file) for file in sorted([*folder.glob("train.*"), *folder.glob("valid.*")])}
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare the files that are small, or newer than the manifest, with their checksums; DataError names one that differs."""
+    written = (folder / MANIFEST).stat().st_mtime_ns
+    for name, digest in manifest.get("files", {}).items():
+        try:
+            there = (folder / name).stat()
+            if (there.st_size <= _SMALL or there.st_mtime_ns > written) and _sha256(folder / name) != digest:
+                raise DataError(
+                    f"{folder / name}: torn or altered (its checksum is not the one in {MANIFEST}); run preprocess again"
+                )
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({error.strerror}); run preprocess again") from None
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(path: Path, lines: Iterable[str]) -> None:

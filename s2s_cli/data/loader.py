@@ -25,7 +25,10 @@ from s2s_cli.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded pairs. Lengths count eos (or bos); `num_tokens` is the number of real target positions."""
+    """Padded pairs. Lengths count eos (or bos); `num_tokens` is the number of real target positions.
+
+    `tgt_len` stays in the host's memory, where `real` reads it without waiting for a device.
+    """
 
     src: Tensor  # [B, S] ids + eos, padded on the right
     src_len: Tensor  # [B]
@@ -36,9 +39,21 @@ class Batch:
     num_tokens: int
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        names = ("src", "src_len", "tgt_in", "tgt_out", "tgt_len")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        """The same batch on another device; nothing waits for that."""
+        there = torch.device(device)
+        src, src_len, tgt_in, tgt_out = (_copied(t, there) for t in (self.src, self.src_len, self.tgt_in, self.tgt_out))
+        return replace(self, src=src, src_len=src_len, tgt_in=tgt_in, tgt_out=tgt_out)
+
+    def real(self) -> Tensor:
+        """[num_tokens] where the real target positions are, among those of all rows one after the other; on the device."""
+        real = torch.arange(self.tgt_out.shape[1]) < self.tgt_len[:, None]
+        return _copied(real.flatten().nonzero().squeeze(1), self.tgt_out.device)
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy to a CUDA device out of pageable memory would wait for all work before it: page-locked memory comes between."""
+    pageable = tensor.device.type == "cpu" and device.type == "cuda"
+    return (tensor.pin_memory() if pageable else tensor).to(device, non_blocking=True)
 
 
 def collate(

@@ -27,6 +27,7 @@ from s2s_cli.data.dataset import (
     VERSION,
     PairStore,
     PairWriter,
+    checksums,
     write_text,
 )
 from s2s_cli.data.duplicates import Duplicates
@@ -278,7 +279,8 @@ def _write_report(
         "settings": settings.model_dump(mode="json", exclude={"out", "workers", "dry_run"}),
     }
     head = {"format": FORMAT, "version": VERSION, "made_by": f"s2s {s2s_cli.__version__}"}
-    _write_json(folder / MANIFEST, {**head, "train": account.counts(), "valid": valid_account.counts(), **facts})
+    counts = {"train": account.counts(), "valid": valid_account.counts()}
+    _write_json(folder / MANIFEST, {**head, **counts, **facts, "files": checksums(folder)})
     lines = [*_vocab_lines(vocabs, settings), "training:", *account.lines(), "validation:", *valid_account.lines()]
     report = {**head, "train": account.as_dict(), "valid": valid_account.as_dict(), **facts, "summary": lines}
     _write_json(folder / REPORT, report)

@@ -141,7 +141,7 @@ class Seq2Seq(nn.Module, ABC):
         of a small model.
         """
         num_positions = batch.tgt_in.shape[1]
-        real = real_positions(batch.tgt_len, num_positions).flatten().nonzero().squeeze(1)  # [M]
+        real = batch.real()
         attended = repeated = None
         if self.head.reads_attention and weights is not None:
             pieces = memory.src.index_select(0, real.div(num_positions, rounding_mode="floor"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,14 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         beside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         beside.replace(run / _FILE)
         return
-    data, old_data = settings.pop("data"), before.get("data") or {}
+    data = settings.pop("data")
     changes = [
         f"  {section}.{key}: the run has {old!r}, now {new!r}"
         for section, values in settings.items()
         for key, new in values.items()
         if (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
     ]
-    if old_data.get("sha256") != data["sha256"]:
-        changes += [
-            f"  data.{key}: the run has {old_data[key]!r}, now {new!r}"
-            for key, new in data.items()
-            if key in old_data and old_data[key] != new
-        ]
+    changes += _other_data(before.get("data") or {}, data)
     if changes:
         raise ConfigError(
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
@@ -111,16 +107,40 @@ def _fixed(config: Config, dataset: Dataset, world: int) -> dict[str, Any]:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset is recognised by, and what it is told apart by if it is another."""
-    manifest = dataset.manifest
-    found: dict[str, Any] = {"sha256": hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest()}
-    for part in ("train", "valid"):
-        counts = manifest[part]
-        found |= {f"{part}_pairs": counts["kept"]}
-        found |= {f"{part}_{side}_tokens": counts[f"{side}_tokens"] for side in ("src", "tgt")}
-    for side, digest in manifest["vocab"]["fingerprints"].items():
-        found[f"{side}_vocabulary"] = f"{manifest['vocab'][f'{side}_size']} pieces, {digest[:12]}"
-    return found | {f"preprocess.{key}": value for key, value in manifest["settings"].items()}
+    """What a dataset is recognised by, and what it is told apart by if it is another: all that its manifest says, a line each."""
+    facts = {**dataset.manifest, "preprocess": dataset.manifest["settings"]}
+    for name in ("settings", "made_by", "length_ratio"):  # the same files made by another version are the same data
+        facts.pop(name, None)
+    return {"sha256": hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest(), **dict(_lines("", facts))}
+
+
+def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """`a.b.c`, and what stands there, for all that is neither a mapping nor a list of such."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        is_digest = isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)
+        yield name, value[:16] if is_digest else value
+        return
+    for key, inner in value.items():
+        yield from _lines(f"{name}.{key}" if name else str(key), inner)
+
+
+def _other_data(before: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """In what two datasets differ; nothing if they are the same one."""
+    if before.get("sha256") == data["sha256"]:
+        return []
+    changes = [
+        f"  data.{key}: the run has {old!r}, now {data[key]!r}"
+        for key, old in before.items()
+        if key in data and key != "sha256" and data[key] != old
+    ]
+    if not changes and (only := data.keys() ^ before.keys()):
+        changes = [
+            f"  data: dataset.json is another one; whether the data are the same cannot be told, since the run's notes or "
+            f"the dataset have no {', '.join(sorted(only)[:3])}"
+        ]
+    return changes
 
 
 def _default(section: str, key: str, settings: dict[str, Any]) -> Any:

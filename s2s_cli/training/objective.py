@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.loader import Batch
-from s2s_cli.models.base import Loss, Seq2Seq, real_positions
+from s2s_cli.models.base import Loss, Seq2Seq
 from s2s_cli.models.consistency import Pull, pair_loss
 
 _CHUNK = 2**22  # log-probabilities held at once while the model predicts what it will read
@@ -124,6 +124,5 @@ def _best(model: Seq2Seq, batch: Batch, memory: Any, hidden: Tensor, weights: Te
         rows = slice(begin, begin + size)
         seen = None if real.attended is None else type(real.attended)(*(t[rows] for t in real.attended))
         parts.append(model.head.logp(real.hidden[rows], seen).argmax(dim=1))
-    guess = batch.tgt_in.clone()
-    guess[real_positions(batch.tgt_len, guess.shape[1])] = torch.cat(parts)
-    return guess
+    guess = batch.tgt_in.flatten().index_copy(0, batch.real(), torch.cat(parts))
+    return guess.view_as(batch.tgt_in)

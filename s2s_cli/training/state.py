@@ -80,7 +80,7 @@ class Progress:
 
     `position` is the epoch and the number of its batches that are done, those of all ranks together. `scaler` is that of
     fp16. `time_used` is the share of `max_time` that updates have had, which the learning rate of the next one depends on;
-    `valid_seconds` what the last validation took.
+    `valid_seconds` what the last validation took; before the first, what it may take, estimated `estimates` times.
     """
 
     update: int = 0
@@ -89,6 +89,7 @@ class Progress:
     seconds: float = 0.0
     time_used: float = 0.0
     valid_seconds: float = 0.0
+    estimates: int = 0
     skipped: int = 0
     history: list[Record] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)

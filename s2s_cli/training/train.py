@@ -89,7 +89,11 @@ def _finish(trainer: Trainer, stop: StopSignal) -> None:
             finish(trainer, stop)
         return
     reason = trainer.run(stop)
-    average = finish(trainer, stop) if settings.max_time is not None else ""
+    average = ""
+    if trainer.runtime.share(not trainer.has_time()) and len(trainer.progress.history) > 1:
+        average = "; no time was left to score an average of the best, the same command makes one"
+    elif settings.max_time is not None:
+        average = finish(trainer, stop)
     progress = trainer.progress
     best = next(r for r in progress.history if r["update"] == checkpoints.ranked(progress.history)[0])
     log.say(

@@ -22,7 +22,11 @@ from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, j
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
-from s2s_cli.training.validate import Validation, validate
+from s2s_cli.training.validate import Validation, chosen_lines, validate
+
+_ESTIMATED = (0.1, 0.3)  # shares of `max_time` after which it is estimated how long a validation takes
+_ESTIMATE_COSTS = 0.0025  # share of it that the last step of that takes at least
+_MOST_RESERVED = 0.6  # share of it that updates never get back from validations
 
 
 class Trainer:
@@ -45,7 +49,7 @@ class Trainer:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
         self.updater = Updater(learner, self.settings, runtime, progress.scaler)
-        self.reader = Reader(dataset, log, scaled=self.updater.scaler is not None)
+        self.reader = Reader(dataset, log, runtime)
         self.stream = TrainStream(
             dataset.train,
             dataset.vocabs,
@@ -173,13 +177,16 @@ class Trainer:
         self.reader.put(outcome)
         progress.update = number
         progress.position = self.stream.position
+        self._estimate_validation(stop)
         self._note_time()
         return True
 
     def _go_back(self, bar: Any) -> None:
         """To the last validated checkpoint, but not in the data. Raises S2SError if there is none, or it did not help."""
         progress = self.progress
-        advice = "lower train.lr, raise train.warmup, or look at the training lines named above"
+        advice = "lower train.lr, raise train.warmup, or look at the training lines named above and in train.log"
+        if self.updater.scaler is not None:
+            advice = f"set runtime.precision to bf16 or fp32, {advice}"
         if not progress.history:
             raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
         update = progress.history[-1]["update"]
@@ -213,13 +220,45 @@ class Trainer:
         used = self.progress.time_used
         return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops, used)
 
+    def _estimate_validation(self, stop: StopSignal) -> None:
+        """Under `max_time`, before there was a validation: how long one will take, measured on ever more lines of it.
+
+        A model that has learned little writes too much, so that it is done twice: early on, and when it has learned more.
+        """
+        progress, limit = self.progress, self.settings.max_time
+        if limit is None or progress.history or progress.estimates == len(_ESTIMATED) or not self.runtime.is_main:
+            return
+        if time.monotonic() - self._started < limit * _ESTIMATED[progress.estimates]:
+            return
+        num_lines = len(chosen_lines(len(self.dataset.valid_src), self.settings.valid_subset))
+        num, seconds = 4, 0.0
+        while seconds < limit * _ESTIMATE_COSTS and num < num_lines:
+            num, begun = min(2 * num, num_lines), time.monotonic()
+            try:
+                self._measure_averaged(stop, num)
+            except Interrupted:
+                return
+            seconds = time.monotonic() - begun
+            self._mark = (self._mark[0] + seconds, self._mark[1])
+        progress.valid_seconds = seconds * num_lines / num
+        progress.estimates += 1
+        if progress.valid_seconds > limit / 5:
+            self.log.say(
+                f"a validation may take about {clock(progress.valid_seconds)} of the {limit} there are (max_time): "
+                "choose a --valid-subset in another run"
+            )
+
     def _note_time(self) -> None:
         """Note how long the run has been going on, and how much of its time is used; all processes hear the main one's."""
         progress, limit = self.progress, self.settings.max_time
         progress.seconds = time.monotonic() - self._started
         if limit is not None:
-            # What comes after the last update: its validation, that of the average, and as much again as half of one.
-            reserve = min(0.5, 2.5 * progress.valid_seconds / limit) if progress.valid_seconds else 0.1
+            # What comes after the last update: its validation, that of the average unless there was none before, and as
+            # much again as a half of one.
+            validations = 2.5 if progress.history else 1.5
+            reserve = (
+                min(_MOST_RESERVED, validations * progress.valid_seconds / limit) if progress.valid_seconds else 0.1
+            )
             used = progress.seconds / (limit * (1.0 - reserve))
             used = self.runtime.all_sum(used if self.runtime.is_main else 0.0)
             progress.time_used = min(1.0, max(progress.time_used, used))  # a rate that has fallen does not rise again
@@ -276,16 +315,27 @@ class Trainer:
                 record = self._record(stop, begun)
         record = self.runtime.share(record)
         self._mark = (self._mark[0] + time.monotonic() - begun, self._mark[1])
-        progress.valid_seconds = time.monotonic() - begun
+        if record is not None:
+            progress.valid_seconds = time.monotonic() - begun
+            progress.history.append(record)
+            progress.health.returns = 0
         self._note_time()
-        if record is None:
-            return False
-        progress.history.append(record)
-        progress.health.returns = 0
-        return True
+        return record is not None
 
-    def measure(self, model: Seq2Seq, stop: StopSignal) -> Validation:
-        """Measure a model as the settings say. Raises Interrupted after a signal."""
+    def has_time(self) -> bool:
+        """Whether one more validation fits into the time there is."""
+        progress, limit = self.progress, self.settings.max_time
+        return limit is None or time.monotonic() - self._started + progress.valid_seconds < limit
+
+    def _measure_averaged(self, stop: StopSignal, subset: int | None = None) -> Validation:
+        with self.learner.averaged() as model:
+            try:
+                return self.measure(model, stop, subset)
+            finally:
+                model.train()
+
+    def measure(self, model: Seq2Seq, stop: StopSignal, subset: int | None = None) -> Validation:
+        """Measure a model as the settings say, or on fewer lines. Raises Interrupted after a signal."""
         settings = self.settings
         with stop.at_once("interrupted"):
             return validate(
@@ -297,16 +347,12 @@ class Trainer:
                 self.runtime,
                 settings.positions,
                 stop.check,
-                settings.valid_subset,
+                settings.valid_subset if subset is None else subset,
             )
 
     def _record(self, stop: StopSignal, begun: float) -> Record:
         progress = self.progress
-        with self.learner.averaged() as model:
-            try:
-                found = self.measure(model, stop)
-            finally:
-                model.train()
+        found = self._measure_averaged(stop)
         metric = self.settings.valid_metric
         record: Record = {"update": progress.update, "epoch": progress.position[0], **found.record(metric)}
         now = {"epoch": self._epochs(), "elapsed": time.monotonic() - self._started}

@@ -22,13 +22,14 @@ from s2s_cli.training.optim import set_rate
 from s2s_cli.training.state import Learner
 
 _FIRST_SCALE, _GROW_AFTER = 2.0**16, 2000  # of losses in fp16, as torch's own scaler has them
+LEAST_SCALE = 1.0  # below which no gradient of a mean loss need go to stay finite
 
 
 class Outcome(NamedTuple):
     """What update `number` did: sums over the batches of all processes, which `read` fetches from the device.
 
-    `sums` [6], fp64: criterion, cross-entropy and divergence in nats; target tokens; the gradient's norm before clipping;
-    1 if the weights were changed, else 0. `lines` are the corpus lines of this process's batches.
+    `sums` [7], fp64: criterion, cross-entropy and divergence in nats; target tokens; the gradient's norm before clipping;
+    1 if the weights were changed, else 0; the scale of the loss. `lines` are the corpus lines of this process's batches.
     """
 
     number: int
@@ -41,7 +42,7 @@ class Updater:
 
     With `precision` fp16, losses are multiplied by a scale before the backward pass, so that small gradients do not vanish;
     the gradient is divided by it before its norm is taken and clipped (Micikevicius et al. 2018). `scaler` is that scale, and
-    the number of updates since it last changed: a gradient that overflows halves it, and 2000 that do not double it.
+    the number of updates since it last changed: a gradient that overflows halves it down to 1, and 2000 that do not double it.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Updater:
             torch._foreach_mul_(grads, 1.0 / self.scaler[0])
         norm = torch.nn.utils.get_total_norm(grads, foreach=True)
         applied = torch.isfinite(norm) & torch.isfinite(sums[0])
+        scale = torch.ones_like(sums[0])
         if self.scaler is not None:
+            scale = self.scaler[0].double()
             self._rescale(applied)
         if limit is not None:
             applied &= sums[0] <= limit * sums[3]
@@ -89,7 +92,7 @@ class Updater:
         if self.learner.average is not None:
             self.learner.average.update(self.learner.model, number)
         lines = np.concatenate([batch.lines for batch in batches])
-        return Outcome(number, torch.cat([sums, torch.stack([norm.double(), applied.double()])]), lines)
+        return Outcome(number, torch.cat([sums, torch.stack([norm.double(), applied.double(), scale])]), lines)
 
     def gradients(
         self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object] = bool
@@ -150,7 +153,7 @@ class Updater:
         grown = since >= _GROW_AFTER
         self.scaler = torch.stack(
             [
-                torch.where(finite, torch.where(grown, scale * 2, scale), scale / 2),
+                torch.where(finite, torch.where(grown, scale * 2, scale), (scale / 2).clamp(min=LEAST_SCALE)),
                 torch.where(finite & ~grown, since, torch.zeros_like(since)),
             ]
         )

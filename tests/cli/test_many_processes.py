@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +14,9 @@ from safetensors.torch import load_file
 from samples import TINY
 from test_resume import wait_until
 from zygote import Done, Zygote
+
+from s2s_cli.data.dataset import Dataset
+from s2s_cli.data.loader import TrainStream
 
 
 def start(s2s: Zygote, home: Path, run: Path, *options: object, world: int = 2) -> list[tuple[int, Path]]:
@@ -64,6 +70,59 @@ def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_
     assert [done.code for done in again] == [0, 0], again[0].err
     a, b = weights(tmp_path / "a", 32), weights(tmp_path / "b", 32)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_lines_of_all_processes_are_named(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """A loss above the mean by next to nothing is a spike here; the log has every line of both batches, the screen a few."""
+    run = tmp_path / "run"
+    done = finish(s2s, start(s2s, home, run, "--max-updates", 130, "--valid-every", 130, "--spike", 1e-3, "--lr", 1e-6))
+    assert [d.code for d in done] == [0, 0], done[0].err
+    log = (run / "train.log").read_text()
+    number, first, count = re.search(r"update (\d+): .* skipped; training lines (.*), … \((\d+)\)", log).groups()
+    named = re.search(rf"update {number} read (.*)", log)[1]
+    assert named.startswith("train.src:")
+    found = sorted(map(int, named.removeprefix("train.src:").split(",")))
+    dataset = Dataset.open(home / "data-bin")
+    stream = TrainStream(dataset.train, dataset.vocabs, 256, 1)
+    batches = [stream.next().lines.tolist() for _ in range(2 * int(number))][-2:]
+    stream.close()
+    assert found == sorted(batches[0] + batches[1])
+    assert int(count) == len(found)
+    assert first == ", ".join(f"train.src:{line}" for line in batches[0][:5])
+    assert f"update {number} read" not in done[0].err
+
+
+def test_torchrun_hands_a_signal_on(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """SIGTERM to the launcher alone: its processes save and end with 143, and the same command goes on."""
+    run = tmp_path / "run"
+    heard = 'trap : TERM; "$0" -m s2s_cli "$@"; echo "ended with $?" >&2'
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        2,
+        "--no-python",
+        "--",
+        "sh",
+        "-c",
+        heard,
+        sys.executable,
+    ]
+    options = ["--dropout", 0, "--run", run, "--valid-every", 50, "--max-updates", 100_000]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *map(str, [*launch, "train", *TINY, *options])]
+    torchrun = subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        wait_until(lambda: (run / "last").exists())
+    finally:
+        torchrun.terminate()
+        err = torchrun.communicate()[1]
+    assert err.count("the same command goes on from here") == 2, err
+    assert err.count("ended with 143") == 2
+    update = json.loads((run / "last/training/state.json").read_text())["update"]
+    again = finish(s2s, start(s2s, home, run, "--valid-every", 50, "--max-updates", update + 1))
+    assert [done.code for done in again] == [0, 0], again[0].err
+    assert f"going on after update {update}" in again[0].err
 
 
 def test_other_numbers_of_processes_need_the_same_global_batch(s2s: Zygote, home: Path, tmp_path: Path) -> None:

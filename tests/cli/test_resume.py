@@ -1,8 +1,10 @@
 """`s2s train`, killed as real processes are killed: the run ends with the bits of the uninterrupted one."""
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,13 +169,52 @@ def test_a_dataset_made_anew_is_refused(s2s: Zygote, corpus: Path, run: Path, tm
     assert done.code == 2
     for difference in (
         "data.preprocess.vocab_size: the run has 400, now 300",
-        "data.src_vocabulary: the run has '400 pieces, ",
-        "data.train_tgt_tokens: the run has ",
-        "data.sha256: the run has",
+        "data.vocab.src_size: the run has 400, now 304",
+        "data.train.tgt_tokens: the run has ",
+        "data.files.train.src.bin: the run has '",
     ):
         assert difference in done.err
-    assert "data.train_pairs" not in done.err
-    assert "train." not in done.err.replace("data.train", "").replace("train.src", "").split("Free to change")[0]
+    for same in ("data.train.pairs", "data.files.valid.tgt.txt", "data.sha256", "  train."):
+        assert same not in done.err
+
+
+def test_the_same_counts_are_not_the_same_data(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    """Another text with as many pairs and pieces is told by its files; the same text under another manifest goes on."""
+    options = ["train", *TINY, "--max-updates", 120, "--valid-every", 40, "--keep-best", 4, "--run", run, "--data"]
+    other = tmp_path / "other"
+    shutil.copytree(home / "data-bin", other)
+    manifest = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(manifest | {"made_by": "s2s 9.9"}))
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 0, done.err
+    ids = bytearray((other / "train.tgt.bin").read_bytes())
+    ids[:4] = ids[2:4] + ids[:2]
+    (other / "train.tgt.bin").write_bytes(ids)
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 2
+    assert "train.tgt.bin: torn or altered" in done.err
+    sums = manifest["files"] | {"train.tgt.bin": hashlib.sha256(ids).hexdigest()}
+    (other / "dataset.json").write_text(json.dumps(manifest | {"files": sums}))
+    done = s2s.run(*options, other, cwd=home)
+    assert done.code == 2
+    assert done.err.count("the run has") == 1
+    assert f"data.files.train.tgt.bin: the run has '{manifest['files']['train.tgt.bin'][:16]}'" in done.err
+
+
+def test_a_run_on_data_without_checksums_goes_on(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Such as an older version wrote; of a dataset made anew nobody can tell whether it is the same."""
+    old, run = tmp_path / "old", tmp_path / "run"
+    shutil.copytree(home / "data-bin", old)
+    manifest = json.loads((old / "dataset.json").read_text())
+    del manifest["files"]
+    (old / "dataset.json").write_text(json.dumps(manifest))
+    for data, limit, code in ((old, 2, 0), (old, 4, 0), (home / "data-bin", 6, 2)):
+        done = s2s.run("train", *TINY, "--max-updates", limit, "--run", run, "--data", data, cwd=home)
+        assert done.code == code, done.err
+    assert (
+        "cannot be told, since the run's notes or the dataset have no files.train.lines, files.train.src.bin"
+        in done.err
+    )
 
 
 def test_second_process_on_a_run_is_refused(s2s: Zygote, home: Path, tmp_path: Path) -> None:
@@ -222,9 +263,10 @@ def test_a_command_begins_with_vectors_and_freezes_them(s2s: Zygote, home: Path,
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(signum: int, tmp_path: Path) -> None:
-    """The interpreter itself takes the first few milliseconds; from our first line on, no import is interrupted loudly."""
-    script = (
+@pytest.mark.parametrize("when", ["importing", "reading flags"])
+def test_a_signal_before_a_command_begins_ends_it_without_a_traceback(when: str, signum: int, tmp_path: Path) -> None:
+    """The interpreter itself takes the first few milliseconds; from our first line on, nothing is interrupted loudly."""
+    importing = (
         "import sys, os, signal, builtins\n"
         "plain = builtins.__import__\n"
         "def loud(name, *rest):\n"
@@ -234,6 +276,14 @@ def test_a_signal_before_the_first_import_is_done_ends_it_without_a_traceback(si
         "from s2s_cli.__main__ import main\n"
         "main()\n"
     )
+    reading_flags = (
+        "import sys, os, signal\n"
+        "from s2s_cli import cli\n"
+        "from s2s_cli.__main__ import main\n"
+        "cli.app = lambda: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "main()\n"
+    )
+    script = {"importing": importing, "reading flags": reading_flags}[when]
     done = subprocess.run([sys.executable, "-c", script, str(int(signum))], cwd=tmp_path, capture_output=True)
     assert done.returncode == 128 + signum
     assert done.stderr == b""

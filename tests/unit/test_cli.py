@@ -27,6 +27,21 @@ def test_every_setting_of_a_command_has_a_flag_and_a_help_text(command: tuple) -
     assert f"Example: s2s {name}" in text
 
 
+def test_help_says_which_family_a_setting_of_the_model_belongs_to_and_its_defaults() -> None:
+    found = parameters(["model"])
+    for name in configio.fields_of("model"):
+        option = found[f"model__{name}"].annotation.__metadata__[0]
+        families = configio.families_with(name)
+        if len(families) == 1:
+            assert f" ({next(iter(families))}" in option.help, name
+        elif name != "family":
+            for family, info in families.items():
+                shown = str(info.default).lower() if isinstance(info.default, bool) else info.default
+                of_one, of_all = f"default of {family} {shown}", f"(default {shown})"
+                assert info.default is None or of_one in option.help or of_all in option.help, name
+    assert found["model__family"].annotation.__metadata__[0].metavar == "transformer|rnn"
+
+
 def test_settings_of_one_command_do_not_share_names() -> None:
     """A flag that belonged to two sections would set one and not the other."""
     for name, _, sections, _ in cli._COMMANDS:

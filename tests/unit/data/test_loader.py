@@ -55,6 +55,16 @@ def test_a_batch_holds_its_pairs_and_padding_only(dataset: Dataset) -> None:
     assert same(batch.to("cpu"), batch)
 
 
+def test_where_real_positions_are_is_known_without_asking_the_device(dataset: Dataset) -> None:
+    """The device here holds nothing that could be read from it."""
+    batch = collate(dataset.train, np.array([5, 0, 17, 3]), dataset.vocabs)
+    there = batch.to("meta")
+    assert there.real().shape == (batch.num_tokens,)
+    assert {t.device.type for t in (there.src, there.src_len, there.tgt_in, there.tgt_out, there.real())} == {"meta"}
+    taken = batch.tgt_out.flatten()[batch.real()]
+    assert torch.equal(taken, batch.tgt_out[batch.tgt_out != dataset.vocabs.tgt.pad])
+
+
 def test_an_epoch_is_every_pair_once_and_then_comes_the_next(dataset: Dataset) -> None:
     reader = stream(dataset)
     for epoch in range(3):

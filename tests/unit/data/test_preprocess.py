@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from corpora import beside, content, sentences, write
 
 from s2s_cli.config import PreprocessSettings
+from s2s_cli.data import dataset as dataset_module
 from s2s_cli.data.dataset import Dataset, PairStore
 from s2s_cli.data.inputs import sample
 from s2s_cli.data.preprocess import preprocess, summary
@@ -46,6 +48,34 @@ def test_every_pair_is_there_with_its_line(corpus: Corpus) -> None:
     assert dataset.manifest["train"]["drops"]["blank"]["count"] == 3
     assert any("197 of 200" in line for line in summary(report))
     assert beside(settings) == {"data-bin"}
+
+
+def test_files_are_held_to_their_checksums(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones always, large ones if they are newer than the manifest: a huge corpus is not read at each start."""
+    settings = corpus()
+    preprocess(settings)
+    manifest = Dataset.open(settings.out).manifest
+    folder = settings.out
+    there = {path.name for path in folder.iterdir() if path.is_file()} - {"dataset.json", "report.json"}
+    assert manifest["files"].keys() == there
+    assert manifest["files"] == {name: sha256((folder / name).read_bytes()).hexdigest() for name in there}
+    written = (folder / "dataset.json").stat().st_mtime_ns
+    for name in there:
+        path, whole = folder / name, (folder / name).read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        for small, when, seen in ((1 << 20, written - 1, True), (0, written + 1, True), (0, written - 1, False)):
+            os.utime(path, ns=(when, when))
+            monkeypatch.setattr(dataset_module, "_SMALL", small)
+            if seen:
+                with pytest.raises(DataError, match=rf"{name}: torn or altered"):
+                    Dataset.open(folder)
+            else:
+                Dataset.open(folder)
+        path.unlink()
+        with pytest.raises(DataError, match=rf"{name}: cannot be read"):
+            Dataset.open(folder)
+        path.write_bytes(whole)
+    Dataset.open(folder)
 
 
 def test_validation_text_is_kept_as_it_is(corpus: Corpus) -> None:

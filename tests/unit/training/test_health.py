@@ -23,9 +23,11 @@ batch_loss = update_module.batch_loss
 
 
 class Poison:
-    """Spoils the losses of the updates that are made with the n-th to m-th batch of the run."""
+    """Spoils the losses, or their gradients, of the updates that are made with the n-th to m-th batch of the run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int, last: int, factor: float) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, first: int, last: int, factor: float, grad: float = 1.0
+    ) -> None:
         self.seen: list[int] = []
         trainers: list[Trainer] = []
         begin = train_module._begin
@@ -40,7 +42,9 @@ class Poison:
             position = epoch * trainers[-1].stream.num_batches(0) + index
             self.seen.append(number)
             if first <= position <= last:
-                return loss._replace(total=loss.total * factor)
+                total = loss.total * factor
+                total.register_hook(lambda gradient: gradient * grad)
+                return loss._replace(total=total)
             return loss
 
         monkeypatch.setattr(train_module, "_begin", watched)
@@ -117,6 +121,25 @@ def test_many_in_a_row_go_back_and_on_with_other_data(
     train(stopped)
     assert left == [(110, "step-0000110")]
     assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
+
+
+@pytest.mark.parametrize("first", [0, 112])
+def test_fp16_whose_gradient_is_never_finite_ends_with_advice(
+    first: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The scale falls in silence as far as it can; then such updates count as going wrong, like any others."""
+    poison = Poison(monkeypatch, first, 10_000, 1.0, grad=torch.inf)
+    settings = settings_of(home, tmp_path / "run", max_updates=1000, valid_every=110)
+    settings = settings.model_copy(update={"runtime": settings.runtime.model_copy(update={"precision": "fp16"})})
+    wrong = r"updates in a row went wrong, up to 30" if not first else r"after update 110 it went wrong 4 times"
+    with pytest.raises(S2SError, match=rf"{wrong}: set runtime\.precision to bf16 or fp32"):
+        train(settings)
+    said = [line for line in capsys.readouterr().err.split("\n") if "the gradient is not finite, skipped" in line]
+    halvings = 16
+    if not first:
+        assert [line.split(":")[0] for line in said] == [f"update {n}" for n in range(halvings + 1, 31)]
+        assert "training lines train.src:" in said[0]
+    assert not (poison.seen[-1] > 110 + 4 * (halvings + IN_A_ROW + READ_EVERY))
 
 
 def test_without_a_checkpoint_or_with_no_end_it_is_an_error(

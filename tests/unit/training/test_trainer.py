@@ -1,7 +1,9 @@
 """The loop: what an update is, and what a signal does to a validation."""
 
+import json
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +103,51 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
         assert ours.resolve().name == theirs.resolve().name
         assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
         assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
+
+
+class SlowValidation:
+    """Takes `seconds` for all lines, and of them as much for fewer; all of it once `then` validations are done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, then: int = 0) -> None:
+        self.sizes: list[int] = []
+        validate = trainer_module.validate
+
+        def slow(model: object, dataset: Dataset, *arguments: object) -> object:
+            num_lines = arguments[-1] or len(dataset.valid_src)
+            if len(self.sizes) >= then:
+                time.sleep(seconds * num_lines / len(dataset.valid_src))
+            self.sizes.append(num_lines)
+            return validate(model, dataset, *arguments)
+
+        monkeypatch.setattr(trainer_module, "validate", slow)
+
+
+def test_a_long_first_validation_ends_in_time(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """How long it takes is found on a part of it, before it is due; the rate has come down by then."""
+    slow = SlowValidation(monkeypatch, 1.5)
+    train(config(home, tmp_path / "run", max_time="4s", max_updates=100_000, valid_every=100_000, log_every=1))
+    assert slow.sizes == [8, 8, 24]
+    progress = Progress.read(tmp_path / "run" / "last" / "training" / "state.json")
+    assert progress.seconds < 4.5, "a busy machine may take longer over the last update"
+    assert "a validation may take about 0:00:02 of the 4s there are" in capsys.readouterr().err
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    rates = [line["lr"] for line in lines if line["kind"] == "train"]
+    assert rates[-1] < 0.3 * max(rates)
+
+
+def test_an_average_waits_for_the_next_command_if_the_time_is_up(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    settings = config(home, tmp_path / "run", max_time="2s", max_updates=100_000, valid_every=40)
+    SlowValidation(monkeypatch, 2.0, then=2)
+    train(settings)
+    assert "no time was left to score an average of the best, the same command makes one" in capsys.readouterr().err
+    averaged = tmp_path / "run" / "checkpoints" / "averaged"
+    assert not averaged.exists()
+    train(settings)
+    assert averaged.is_dir()
 
 
 def test_a_gradient_that_is_no_number_is_skipped_and_its_lines_named(

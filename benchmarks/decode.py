@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Decoding speed on CPU, without load: ours beside CTranslate2 with the same weights, in turns.
 
-    python benchmarks/decode.py [--shape tiny] [--beam 5] [--precision fp32] [--sentences 1000] [--batch 64]
+    python benchmarks/decode.py [--shape tiny] [--beam 5] [--precision fp32] [--sentences 1000] [--threads 2]
                                 [--model RUN --src FILE] [--out FILE]
+    python benchmarks/decode.py --all --out benchmarks/results/decode.json
 
 Without a model, weights are random and every output has 16 pieces, for sources as long as captions are. With one, its own
 outputs are searched for over the lines of FILE, and how many of them are the same in both is told. Both engines get the
-same ids in the same batches of sentences, longest first, and one thread. A turn is one pass of each engine over all; turns
-alternate; times are those of the search loop and the encoder, by the clock and by the processor (which a busy machine
-disturbs less). CTranslate2 takes part where it is installed.
+same ids, longest first, and as many workers of one thread as `--threads` says: processes of ours, threads of CTranslate2. Ours
+take batches as `translate` makes them, CTranslate2 64 sentences at once, where it was fastest. A turn is one pass of each engine
+over all sentences; turns alternate. Times are those of encoder and search by the clock. `--all` measures both shapes, greedy and
+with a beam of 5, in fp32, bf16 and int8.
 """
 
 import argparse
@@ -39,6 +41,8 @@ from s2s_cli.models.positions import sinusoidal_positions
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
+from s2s_cli.search.translator import batched
+from s2s_cli.search.workers import Workers
 
 try:
     import ctranslate2
@@ -110,91 +114,90 @@ def to_ctranslate2(model: Transformer, specials: Specials, folder: Path) -> None
     spec.save(str(folder))
 
 
-def theirs(folder: str, precision: str, specials: Specials, settings: SearchSettings, fixed: bool) -> Engine:
-    """CTranslate2 with one thread."""
-    kind = COMPUTE[precision]
+def theirs(folder: str, options: argparse.Namespace, specials: Specials, settings: SearchSettings) -> Engine:
+    """CTranslate2: threads that each translate batches."""
+    kind = COMPUTE[options.precision]
     if kind not in ctranslate2.get_supported_compute_types("cpu"):  # it has bf16 on few processors
         kind = COMPUTE["fp32"]
-    translator = ctranslate2.Translator(folder, compute_type=kind, intra_threads=1, inter_threads=1)
+    translator = ctranslate2.Translator(folder, compute_type=kind, intra_threads=1, inter_threads=options.threads)
+    fixed = options.model is None
     lengths = {"min_decoding_length": PIECES, "max_decoding_length": PIECES} if fixed else {"max_decoding_length": 256}
-    options = {
+    arguments = {
         "beam_size": settings.beam,
         "max_input_length": 0,
         "length_penalty": settings.alpha,
         "suppress_sequences": [[str(i)] for i in specials.banned],
+        "max_batch_size": 64,
         **lengths,
     }
 
-    def run(batch: Batch) -> list[list[int]]:
-        found = translator.translate_batch([[str(i) for i in ids] for ids in batch], **options)
+    def run(sources: Batch) -> list[list[int]]:
+        found = translator.translate_batch([[str(i) for i in ids] for ids in sources], **arguments)
         return [[int(piece) for piece in one.hypotheses[0]] for one in found]
 
     return run
 
 
-def ours(model: Transformer, precision: str, specials: Specials, settings: SearchSettings) -> Engine:
+def ours(
+    model: Transformer, options: argparse.Namespace, specials: Specials, settings: SearchSettings, scores: bool = False
+) -> Engine:
     """Our search over the model as `translate` has it."""
-    ensemble = Ensemble([pack(copy.deepcopy(model), DTYPES[precision])])
+    ensemble = Ensemble([pack(copy.deepcopy(model), DTYPES[options.precision])])
 
     @torch.inference_mode()
-    def run(batch: Batch) -> list[list[int]]:
+    def search(batch: Batch) -> list[list[int]]:
         src_len = torch.tensor([len(ids) for ids in batch])
         src = torch.zeros(len(batch), int(src_len.max()), dtype=torch.long)
         for row, ids in enumerate(batch):
             src[row, : len(ids)] = torch.tensor(ids)
         memory = ensemble.encode(src, src_len)
-        limits = limits_for([len(ids) for ids in batch], settings)
-        found = beam_search(ensemble.step, memory, ensemble.start(memory), limits, specials, settings)
+        limits = limits_for([len(ids) - 1 for ids in batch], settings)
+        rest = (limits, specials, settings)
+        found = beam_search(ensemble.step, memory, ensemble.start(memory), *rest, scores=scores)
         return [hypotheses[0].ids for hypotheses in found]
+
+    workers = Workers(search, options.threads)
+
+    def run(sources: Batch) -> list[list[int]]:
+        batches = batched(range(len(sources)), lambda i: len(sources[i]), settings, settings.beam, options.threads)
+        outputs: list[list[int]] = [[] for _ in sources]
+        for number, found in workers.each([([sources[i] for i in batch],) for batch in batches]):
+            for i, ids in zip(batches[number], found, strict=True):
+                outputs[i] = ids
+        return outputs
 
     return run
 
 
-def measure(engines: dict[str, Engine], batches: list[Batch], turns: int) -> dict[str, dict]:
-    """Medians and ranges of both clocks over `turns` passes of each engine, in turns, and the outputs of the last pass."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+def measure(engines: dict[str, Engine], sources: Batch, turns: int) -> dict[str, dict]:
+    """Median and range of pieces a second over `turns` passes of each engine, in turns, and the outputs of the last pass."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
     outputs: dict[str, list[list[int]]] = {}
     for turn in range(turns + 1):  # the first is to warm up
         for name, run in engines.items():
-            begun, begun_cpu = time.perf_counter(), time.process_time()
-            outputs[name] = [ids for batch in (batches if turn else batches[:2]) for ids in run(batch)]
-            spent = time.perf_counter() - begun, time.process_time() - begun_cpu
+            begun = time.perf_counter()
+            outputs[name] = run(sources)
             if turn:
-                times[name].append(spent)
+                times[name].append(time.perf_counter() - begun)
     results = {}
     for name, spent in times.items():
         pieces = sum(len(ids) for ids in outputs[name])
+        rates = [round(pieces / seconds) for seconds in spent]
         results[name] = {"pieces": pieces, "outputs": outputs[name]}
-        for clock, values in zip(("wall", "cpu"), zip(*spent, strict=True), strict=True):
-            rates = [round(pieces / seconds, 1) for seconds in values]
-            results[name][clock] = {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
+        results[name] |= {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
     return results
 
 
-def main() -> None:
-    """Measure, print a line for each engine, write the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", choices=SHAPES, default="tiny")
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--precision", choices=COMPUTE, default="fp32")
-    parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=64, help="sentences searched at once")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="a run or bundle in place of random weights")
-    parser.add_argument("--src", type=Path, help="its source text")
-    parser.add_argument("--out", type=Path, help="JSON file for the results")
-    parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    fixed = options.model is None
-    if fixed:
+def sentences(options: argparse.Namespace) -> tuple[Transformer, Batch, Specials, SearchSettings]:
+    """The model, what it is to translate, longest first, and how."""
+    if options.model is None:
+        torch.manual_seed(1)
         chance = random.Random(1)
         lengths = [min(40, max(6, round(chance.gauss(14, 4)))) for _ in range(options.sentences)]
         sources = [[*(chance.randrange(4, VOCAB) for _ in range(n - 1)), 2] for n in lengths]
         model = build_model(TransformerSettings(**SHAPES[options.shape]), Sizes(VOCAB, VOCAB, True)).eval()
         specials = Specials(bos=1, eos=2, banned=(3, 0, 1))
-        settings = SearchSettings(beam=options.beam, min_len=PIECES, max_len=PIECES)
+        settings = SearchSettings(beam=options.beam, min_len=PIECES, max_len=PIECES, max_len_extra=PIECES)
     else:
         bundle = open_bundle(find_bundle(options.model))
         model = bundle.load_model(torch.device("cpu"))
@@ -202,49 +205,79 @@ def main() -> None:
         lines = [line for line in read_lines(options.src) if line.strip()][: options.sentences]
         sources = [[*ids, src.eos] for ids in src.encode(lines)]
         specials = Specials(bos=tgt.bos, eos=tgt.eos, banned=(tgt.unk, tgt.pad, tgt.bos))
-        settings = SearchSettings(beam=options.beam, max_len=256, max_len_ratio=100.0)
-    sources.sort(key=len, reverse=True)
-    batches = [sources[i : i + options.batch] for i in range(0, len(sources), options.batch)]
+        settings = SearchSettings(beam=options.beam)
+    return model, sorted(sources, key=len, reverse=True), specials, settings
 
-    engines = {"s2s": ours(model, options.precision, specials, settings)}
+
+def compare(options: argparse.Namespace) -> dict:
+    """Measure both engines, print a line for each; everything that was found."""
+    model, sources, specials, settings = sentences(options)
+    engines = {"s2s": ours(model, options, specials, settings)}
     with tempfile.TemporaryDirectory() as folder:
         if ctranslate2 is not None:
             to_ctranslate2(model, specials, Path(folder))
-            engines["ctranslate2"] = theirs(folder, options.precision, specials, settings, fixed)
-        if options.profile:
-            engines["s2s"](batches[0])
-            with torch.profiler.profile() as profile:
-                for batch in batches[:4]:
-                    engines["s2s"](batch)
-            print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
-            return
-        results = measure(engines, batches, options.turns)
-
+            engines["ctranslate2"] = theirs(folder, options, specials, settings)
+        results = measure(engines, sources, options.turns)
     outputs = [results[name].pop("outputs") for name in engines]
-    report = {
-        "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-        "command": " ".join(sys.argv),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, 1 thread",
-        "versions": {"torch": torch.__version__, "numpy": np.__version__}
-        | ({"ctranslate2": ctranslate2.__version__} if ctranslate2 else {}),
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "output tokens/s": results,
-    }
+    names = ("shape", "beam", "precision", "model", "sentences", "threads", "turns")
+    report = {name: str(v) if isinstance(v := getattr(options, name), Path) else v for name in names}
+    report["output tokens/s"] = results
     if len(engines) == 2:
-        report["ratio"] = {
-            clock: round(results["s2s"][clock]["median"] / results["ctranslate2"][clock]["median"], 3)
-            for clock in ("wall", "cpu")
-        }
+        report["ratio"] = round(results["s2s"]["median"] / results["ctranslate2"]["median"], 3)
         report["same outputs"] = sum(a == b for a, b in zip(*outputs, strict=True)) / len(sources)
-    for name, found in results.items():
-        print(f"{name:12}", "  ".join(f"{clock} {found[clock]}" for clock in ("wall", "cpu")))
-    print({name: report[name] for name in ("ratio", "same outputs") if name in report})
+    print(
+        options.shape if options.model is None else options.model, f"beam {options.beam}", options.precision, end="  "
+    )
+    print(", ".join(f"{name} {r['median']:.0f} ({r['min']}-{r['max']})" for name, r in results.items()), end="  ")
+    print({name: report[name] for name in ("ratio", "same outputs") if name in report}, flush=True)
+    return report
+
+
+def main() -> None:
+    """Measure, print, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--precision", choices=COMPUTE, default="fp32")
+    parser.add_argument("--all", action="store_true", help="every shape, beam and precision")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="workers of each engine")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="a run or bundle in place of random weights")
+    parser.add_argument("--src", type=Path, help="its source text")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.profile:
+        options.threads = 1
+        model, sources, specials, settings = sentences(options)
+        run = ours(model, options, specials, settings)
+        run(sources)
+        with torch.profiler.profile() as profile:
+            run(sources)
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
+        return
+    reports = []
+    for shape in SHAPES if options.all and options.model is None else [options.shape]:
+        for beam in (1, 5) if options.all else (options.beam,):
+            for precision in COMPUTE if options.all else [options.precision]:
+                options.shape, options.beam, options.precision = shape, beam, precision
+                reports.append(compare(options))
     if options.out:
+        document = {
+            "command": " ".join(["python", *sys.argv]),
+            "commit": subprocess.run(
+                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip(),
+            "machine": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+            "versions": {"torch": torch.__version__, "numpy": np.__version__}
+            | ({"ctranslate2": ctranslate2.__version__} if ctranslate2 else {}),
+            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "results": reports,
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,11 +77,13 @@ def has_onednn() -> bool:
 
 
 def few(num: int) -> int:
-    """`num` rows, and so many more that there are but four numbers between one power of two and the next.
+    """`num` rows, and so many more that there are but four numbers between one power of two and the next, and none below 4.
 
-    oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over.
+    oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over;
+    and a product of one row may add up in another order than one of many.
     """
-    step = 1 << max(0, num.bit_length() - 3)
+    num = max(num, 4)
+    step = 1 << (num.bit_length() - 3)
     return -(-num // step) * step
 
 

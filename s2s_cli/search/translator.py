@@ -37,8 +37,8 @@ from s2s_cli.search.workers import Workers
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
-_SMALL = 1024  # positions times hypotheses, below which a batch is no faster for being smaller
-_ROUNDS = 4  # batches at least that each of several processes gets of a window
+_SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
+_ROUNDS = 2  # batches at least that each of several processes gets of a window
 
 
 class Line(NamedTuple):
@@ -210,8 +210,9 @@ class Translator:
         judge = utility(settings.mbr, score or ScoreSettings()) if settings.mbr != "no" else None
         units = self._units(lines, settings, seen)
         found: dict[int, list[Output]] = {}
-        places = sorted(range(len(units)), key=lambda i: _length(units[i]))
-        batches = self._batches(places, units, settings)
+        places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
+        rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
+        batches = batched(places, lambda i: _length(units[i]) + 1, self.settings, rows, self.workers.num)
         scores = scores or judge is not None or settings.nbest > 1
         for number, hypotheses in self.workers.each(
             [([units[i] for i in batch], settings, scores) for batch in batches]
@@ -271,20 +272,6 @@ class Translator:
             span = Span(start + len(head), end + len(head))
             yield _Unit(index, part, line, span, head, ids, prefix if part == 0 else [], [])
 
-    def _batches(self, order: list[int], units: list[_Unit], settings: TranslateSettings) -> list[list[int]]:
-        """Units of like length, the longest first, so many that positions times hypotheses stay within the budget."""
-        rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
-        budget = self.settings.search_tokens
-        if self.workers.num > 1:  # none of them should have nothing to do for long
-            whole = rows * sum(_length(unit) + 1 for unit in units)
-            budget = min(budget, max(_SMALL, whole // (_ROUNDS * self.workers.num)))
-        batches: list[list[int]] = []
-        for i in reversed(order):
-            if not batches or (len(batches[-1]) + 1) * (_length(units[batches[-1][0]]) + 1) * rows > budget:
-                batches.append([])
-            batches[-1].append(i)
-        return batches
-
     @torch.inference_mode()
     def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
@@ -335,6 +322,23 @@ class Translator:
             for h in hypotheses
         ]
         return by_utility(outputs, judge, settings.samples > 0) if judge is not None else outputs
+
+
+def batched(
+    places: Sequence[int], length: Callable[[int], int], settings: SearchSettings, rows: int, workers: int
+) -> list[list[int]]:
+    """`places`, from the longest to the shortest, in batches of no more positions times `rows` hypotheses than the settings say,
+    and smaller ones where some of so many workers would have nothing to do.
+    """
+    budget = settings.search_tokens
+    if workers > 1:
+        budget = min(budget, max(_SMALL, rows * sum(map(length, places)) // (_ROUNDS * workers)))
+    batches: list[list[int]] = []
+    for i in places:
+        if not batches or (len(batches[-1]) + 1) * length(batches[-1][0]) * rows > budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
 def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between: str) -> list[Link]:

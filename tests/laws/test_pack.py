@@ -11,7 +11,7 @@ from s2s_cli.config import TransformerSettings
 from s2s_cli.models import pack as room
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
-from s2s_cli.models.pack import Int8Linear, PackedLinear, has_onednn, pack
+from s2s_cli.models.pack import Int8Linear, PackedLinear, few, has_onednn, pack
 
 EACH = pytest.mark.parametrize("case", GRID, ids=lambda case: case.name)
 ONEDNN = pytest.mark.parametrize(
@@ -94,3 +94,37 @@ def test_what_is_large_enough_is_int8():
     assert kinds["head.product"] is Int8Linear
     assert kinds["decoder.0.self_attention.qkv"] is PackedLinear
     assert not any(type(module) is nn.Linear for module in model.modules())
+
+
+@pytest.mark.skipif(not has_onednn(), reason="a torch without oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_to_a_sentence_the_others_of_its_batch_are_nothing(dtype: torch.dtype, positions: str):
+    """Not even by a bit: other sentences, longer ones, more of them change no rounding of a Transformer of usual size."""
+    settings = TransformerSettings(
+        encoder_layers=2, decoder_layers=2, dim=128, heads=4, ffn_dim=256, positions=positions
+    )
+    model = pack(build_model(settings, Sizes(1000, 1000, True)).eval(), dtype)
+    ones = [list(range(3, 3 + num)) for num in (1, 4, 15, 16, 17, 31, 40)]
+    batch = [*sentences(30, seed=2), list(range(3, 73)), *ones]
+    together = walk(model, model.encode(*pad(batch)), len(batch))
+    for number, src in enumerate(ones, start=len(batch) - len(ones)):
+        assert torch.equal(walk(model, model.encode(*pad([src])), 1)[:, 0], together[:, number]), len(src)
+
+
+def walk(model, memory, num: int) -> torch.Tensor:
+    """Log-probabilities [T, num, K, V] of K hypotheses a sentence, which say the same in every sentence."""
+    width, state, found = 2, model.start(memory), []
+    state = state.select(torch.arange(num).repeat_interleave(width))
+    for t in range(20):
+        tokens = torch.arange(3, 3 + width).add(t % 5).repeat(num)
+        out = model.step(tokens, memory, state)
+        state = out.state
+        found.append(out.logp.view(num, width, -1))
+    return torch.stack(found)
+
+
+def test_few_numbers_of_rows_for_many():
+    numbers = [few(num) for num in range(1, 5000)]
+    assert all(num <= shape <= max(4, num * 5 / 4) for num, shape in enumerate(numbers, start=1))
+    assert len(set(numbers)) <= 4 * 11

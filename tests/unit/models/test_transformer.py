@@ -328,7 +328,9 @@ def test_the_last_layer_alone_attends_with_coverage_and_the_states_add_it_up():
         out = model.step(torch.tensor([piece]), memory, state, attention=True)
         state = out.state
         assert float(state.coverage.sum()) == pytest.approx(number, abs=1e-5)
-        blind = model.step(torch.tensor([piece]), memory, replace(before, coverage=torch.zeros_like(before.coverage)), attention=True)
+        blind = model.step(
+            torch.tensor([piece]), memory, replace(before, coverage=torch.zeros_like(before.coverage)), attention=True
+        )
         assert torch.equal(out.attention, blind.attention) == (number == 1)
         torch.testing.assert_close(state.coverage - before.coverage, blind.state.coverage)
 

@@ -1,0 +1,101 @@
+"""Processes that search beside each other: the same results, nothing left behind, mistakes told here."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from samples import random_model, sentences
+
+from s2s_cli.config import SearchSettings, TranslateSettings
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import ConfigError, S2SError
+from s2s_cli.runtime import Runtime
+from s2s_cli.search.translator import Translator, batched
+from s2s_cli.search.workers import Workers
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+
+
+def square(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def fail(number: int) -> int:
+    if number == 3:
+        raise ConfigError("three is no number for us")
+    return number
+
+
+def die(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_jobs_are_done_by_others_and_one_alone_here() -> None:
+    for num in (2, 3):
+        workers = Workers(square, num)
+        found = dict(workers.each([(n,) for n in range(20)]))
+        assert {number: value for number, (value, _) in found.items()} == {n: n * n for n in range(20)}
+        assert os.getpid() not in {pid for _, pid in found.values()}
+        assert dict(workers.each([(5,)])) == {0: (25, os.getpid())}
+        assert dict(workers.each([])) == {}
+        workers.close()
+    assert {pid for _, (_, pid) in Workers(square, 1).each([(n,) for n in range(3)])} == {os.getpid()}
+
+
+def test_what_goes_wrong_is_told_here_and_work_can_go_on() -> None:
+    workers = Workers(fail, 2)
+    with pytest.raises(ConfigError, match="three is no number"):
+        list(workers.each([(n,) for n in range(6)]))
+    assert dict(workers.each([(7,), (8,)])) == {0: 7, 1: 8}
+    workers.close()
+    with pytest.raises(S2SError, match="was killed"):
+        list(Workers(die, 2).each([(n,) for n in range(6)]))
+
+
+def test_processes_end_with_what_they_were_made_for() -> None:
+    workers = Workers(square, 2)
+    list(workers.each([(n,) for n in range(4)]))
+    children = multiprocessing.active_children()
+    assert len(children) >= 2
+    del workers
+    until = time.monotonic() + 30
+    while any(child.is_alive() for child in children) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(child.is_alive() for child in children)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"nbest": 2}, {"samples": 3}, {"samples": 4, "mbr": "chrf"}, {"align": "words"}]
+)
+def test_output_does_not_depend_on_their_number(
+    vocabs: Vocabs, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [src for src, _ in sentences(60, seed=3)] + ["", "  "]
+    search = SearchSettings(beam=3, max_len=12, search_tokens=100)
+    found = []
+    for num in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda num=num: num)
+        tool = Translator.of([random_model(vocabs, 1)], vocabs, search, Runtime(torch.device("cpu"), torch.float32))
+        assert tool.workers.num == num
+        outputs = tool.search(lines, TranslateSettings(**settings, flush_every=40))
+        found.append([[(one.text, one.score, one.alignment) for one in ones] for ones in outputs])
+        assert tool.translate(lines) == tool.translate(lines)
+        tool.workers.close()
+    assert found[0] == found[1]
+
+
+def test_batches_hold_what_they_may_and_everything_once() -> None:
+    lengths = sorted([3, 9, 14, 15, 40, 1, 1, 200, 7, 7, 7] * 30, reverse=True)
+    for workers in (1, 2, 8):
+        for rows in (1, 5):
+            settings = SearchSettings(search_tokens=2048)
+            batches = batched(range(len(lengths)), lengths.__getitem__, settings, rows, workers)
+            assert [i for batch in batches for i in batch] == list(range(len(lengths)))
+            assert all(len(b) == 1 or len(b) * lengths[b[0]] * rows <= 2048 for b in batches)
+            assert len(batches) >= workers

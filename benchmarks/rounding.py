@@ -4,8 +4,8 @@
     python benchmarks/rounding.py --model RUN --src FILE [--ref FILE] [--lines 10000] [--beam 1 --beam 5] [--out FILE]
 
 Every matrix product rounds, and may round otherwise at another shape; where two pieces are almost equally likely, that flips
-the choice. For each arithmetic, FILE is translated by `translate`'s own path in one way, then in others, and the lines that differ
-are counted. Beside them, those that differ from fp32, and BLEU of the lines that FILE's reference has.
+the choice. For each arithmetic, FILE is translated by `translate`'s own path in one way, then in others, and the lines that
+differ are counted. Beside them, those that differ from fp32, and BLEU of the lines that FILE's reference has.
 """
 
 import argparse

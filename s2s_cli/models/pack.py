@@ -36,6 +36,8 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
         if isinstance(module, FeedForward) and module.activation is F.relu:
             module.activation = _as_is
             module.add_module("up", _packed(module.up, dtype, relu=True))
+            if isinstance(module.up, PackedLinear):
+                module.up.rounds = True  # what comes out goes into another product, which would round it anyway
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, _packed(child, dtype))
@@ -93,7 +95,7 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, relu: bool, packed: bool | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.dtype, self.relu = dtype, relu
+        self.dtype, self.relu, self.rounds = dtype, relu, False
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
         packed = has_onednn() if packed is None else packed
@@ -102,15 +104,17 @@ class PackedLinear(nn.Module):
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D'], both in fp32."""
+        """[..., D] -> [..., D'] in fp32, or with `rounds` in the type of the product."""
         x = x.to(self.dtype)
         if not self.is_packed:
-            x = F.linear(x, self.weight, self.bias).float()
-            return x.relu_() if self.relu else x
+            x = F.linear(x, self.weight, self.bias)
+            x = x.relu_() if self.relu else x
+            return x if self.rounds else x.float()
         rows, after = x.flatten(0, -2), "relu" if self.relu else "none"
         num = len(rows)
         y = torch.ops.mkldnn._linear_pointwise(_filled(rows), self.weight, self.bias, after, [], "")
-        return y[:num].float().view(*x.shape[:-1], -1)
+        y = y[:num].view(*x.shape[:-1], -1)
+        return y if self.rounds else y.float()
 
 
 def _filled(rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from s2s_cli.errors import S2SError
-from s2s_cli.worker import become_worker
+from s2s_cli.worker import become_worker, keep_memory
 
 Work = Callable[..., Any]
 
@@ -75,6 +75,7 @@ def _start(work: Work) -> None:
     global _worker
     _worker = work
     become_worker()
+    keep_memory()
     torch.set_num_threads(1)
 
 

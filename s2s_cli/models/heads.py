@@ -154,15 +154,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for begin in range(0, num_rows, size):
                 rows = slice(begin, begin + size)
                 target = targets[rows, None]
-                logp = torch.log_softmax(torch.addmm(b, h[rows], w.t()), dim=-1, dtype=torch.float32)
-                reference = logp.gather(1, target)
-                nll -= reference.sum()
+                # One exponential for loss and gradient: log p = z - log Σ exp z, p = exp z / Σ exp z, where z is at most 0.
+                z = torch.addmm(b, h[rows], w.t()).float()
+                z -= z.amax(dim=-1, keepdim=True)
+                reference = z.gather(1, target)
+                mean = z.mean(dim=-1) if label_smoothing else 0.0
+                grad = z.exp_()
+                sums = grad.sum(dim=-1, keepdim=True)
+                logs = sums.log().squeeze(1)
+                nll += logs.sum() - reference.sum()
                 if label_smoothing:
-                    total -= logp.mean(dim=-1).sum() * label_smoothing
+                    total += (logs - mean).sum() * label_smoothing
                 if not needs_grad:
                     continue
                 # d loss / d logits = p - (1-ε)·onehot - ε/V
-                grad = logp.exp_()
+                grad *= 1.0 / sums
                 if label_smoothing:
                     grad -= label_smoothing / vocab
                 grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))

@@ -64,6 +64,8 @@ def test_a_run_ends_in_time_with_an_average(s2s: Zygote, home: Path, tmp_path: P
     done = s2s.run(*options, cwd=home)
     assert done.code == 0, done.err
     assert "5s are used up (max_time)" in done.err
+    if "no time was left to score an average" in done.err:  # on a busy machine: then the same command makes one
+        assert s2s.run(*options, cwd=home).code == 0
     train, valid, (average,) = (metrics(run, kind) for kind in ("train", "valid", "average"))
     assert 2.0 < valid[-1]["elapsed"] < 6.5, "a busy machine may take longer over the last update"
     rates = [record["lr"] for record in train]

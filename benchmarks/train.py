@@ -109,11 +109,10 @@ def main() -> None:
     kind = "loss" if options.loss_after else "train"
     path = options.json or ROOT / "benchmarks" / "results" / f"{kind}_{options.shape}.json"
     rows = earlier(path, made["commit"])
-    begun = max((row["round"] for row in rows), default=0)
-    for number in range(begun + 1, begun + 1 + (len(options.seeds) if options.loss_after else options.rounds)):
+    for seed in options.seeds if options.loss_after else [1] * options.rounds:
         for engine in engines:
             name, _, precision = engine.partition(":")
-            seed = options.seeds[number - begun - 1] if options.loss_after else 1
+            number = 1 + sum(row["engine"] == engine for row in rows)
             task = Task(
                 peer=name,
                 shape=options.shape,

@@ -33,13 +33,19 @@ def prepare(folder: Path) -> Path:
     for part, name in PARTS.items():
         for language in SIDES.values():
             write_pieces(vocab, raw / f"{name}.{language}", text / "pieces" / f"{part}.{language}")
-    pieces = "".join(f"{vocab.piece(i)}\n" for i in range(len(vocab)))
+    pieces = "".join(f"{written(vocab, i)}\n" for i in range(len(vocab)))
     (text / "vocabulary.txt").write_text(pieces, encoding="utf-8")
     return text
+
+
+def written(vocab: Vocab, id: int) -> str:
+    """A piece as a word that all toolkits read as one: some pieces are tabs and other spaces."""
+    piece = vocab.piece(id)
+    return piece if piece.split() == [piece] else f"<space-{id}>"
 
 
 def write_pieces(vocab: Vocab, raw: Path, to: Path) -> None:
     """A text as pieces with spaces between."""
     encoded = vocab.encode(list(read_lines(raw)))
-    lines = [" ".join(map(vocab.piece, ids)) + "\n" for ids in encoded]
+    lines = [" ".join(written(vocab, id) for id in ids) + "\n" for ids in encoded]
     to.write_text("".join(lines), encoding="utf-8")

@@ -52,9 +52,14 @@ def engines_for(shape: str, named: Sequence[str]) -> list[str]:
 
 
 def summary(rows: Iterable[Row]) -> dict[str, Row]:
-    """Median and range of what each engine's rows say."""
+    """Median and range of what each engine's rows say, and of the tokens of both sides a second, where the source is counted:
+    few batches may have longer sources, or longer targets, than the corpus has.
+    """
     engines: dict[str, list[Row]] = {}
     for row in rows:
+        if "src_tokens_per_update" in row:
+            both = row["src_tokens_per_update"] + row["tgt_tokens_per_update"]
+            row = row | {"tokens_per_second": round(both / row["seconds_per_update"], 1)}
         engines.setdefault(row["engine"], []).append(row)
     found: dict[str, Row] = {}
     for engine, of_it in engines.items():
@@ -68,20 +73,25 @@ def summary(rows: Iterable[Row]) -> dict[str, Row]:
 
 
 def ratios(engines: dict[str, Row]) -> dict[str, Row]:
-    """Each precision of ours beside the fastest fp32 peer, and beside the one with the least memory among those in PyTorch."""
+    """Each precision of ours beside the best of the others in fp32: in target tokens a second, in tokens of both sides, and in
+    peak memory, where only those in PyTorch count.
+    """
     others = {name: row for name, row in engines.items() if not name.startswith(f"{OURS}:") and name.endswith(":fp32")}
     in_torch = {name: row for name, row in others.items() if not name.startswith("marian")}
-    if not in_torch:
-        return {}
-    fastest = max(others, key=lambda name: others[name]["tgt_tokens_per_second"]["median"])
-    leanest = min(in_torch, key=lambda name: in_torch[name]["peak_mb"]["median"])
-    found = {}
+    found: dict[str, Row] = {}
     for name, row in engines.items():
         if not name.startswith(f"{OURS}:"):
             continue
-        speed = row["tgt_tokens_per_second"]["median"] / others[fastest]["tgt_tokens_per_second"]["median"]
-        memory = row["peak_mb"]["median"] / in_torch[leanest]["peak_mb"]["median"]
-        found[name] = {"speed": round(speed, 2), "fastest": fastest, "memory": round(memory, 2), "leanest": leanest}
+        for key, group, best in (
+            ("tgt_tokens_per_second", others, max),
+            ("tokens_per_second", in_torch, max),
+            ("peak_mb", in_torch, min),
+        ):
+            medians = {other: numbers[key]["median"] for other, numbers in group.items()}
+            if medians:
+                first = best(medians, key=medians.__getitem__)
+                ratio = round(row[key]["median"] / medians[first], 2)
+                found.setdefault(name, {})[key] = {"ratio": ratio, "beside": first}
     return found
 
 

@@ -33,7 +33,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape("transformer", 4, 128, 4, 256, warm_up=4, updates=16),
-    "base": Shape("transformer", 6, 512, 8, 2048, warm_up=1, updates=4),
+    "base": Shape("transformer", 6, 512, 8, 2048, warm_up=1, updates=8),
     "lstm": Shape("lstm", 2, 512, 0, 0, warm_up=2, updates=8),
 }
 

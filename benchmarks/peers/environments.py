@@ -57,11 +57,11 @@ def versions(folder: Path, name: str) -> dict[str, str]:
     return json.loads((folder / "environments" / name / "installed.json").read_text(encoding="utf-8"))
 
 
-def run(folder: Path, task: Task, limit: float) -> dict[str, Any]:
-    """What a task's process found, and its peak memory. Raises SystemExit, with the end of its log, where it fails."""
+def environment(task: Task) -> dict[str, str]:
+    """The variables of a task's process: it finds `peers`, and ours this checkout; it has so many threads, and no network."""
     home = Path(__file__).parents[1]
     path = os.pathsep.join([str(home), str(home.parent)] if task.peer == "s2s" else [str(home)])
-    environment = os.environ | {
+    return os.environ | {
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",
         "OMP_NUM_THREADS": str(task.threads),
@@ -69,10 +69,14 @@ def run(folder: Path, task: Task, limit: float) -> dict[str, Any]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def run(folder: Path, task: Task, limit: float) -> dict[str, Any]:
+    """What a task's process found, and its peak memory. Raises SystemExit, with the end of its log, where it fails."""
     command = [python(folder, task.peer), "-W", "ignore", "-m", f"peers.{task.peer}", task.dump()]
     log = task.file("log")
     with open(log, "w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=task.work)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(task), cwd=task.work)
         peak = watch(process, limit)
     text = log.read_text(encoding="utf-8", errors="replace")
     found = [line for line in text.split("\n") if line.startswith(RESULT)]

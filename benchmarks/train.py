@@ -9,7 +9,8 @@ an environment of its own, below the folder that --folder or the variable PEERS 
 data/multi30k.py, or the local copy that S2S_DATA names) in the 8,000 pieces of one vocabulary. Every engine trains by its own
 command, with batches of 4,096 tokens as it counts them, dropout 0.3, label smoothing 0.1 and tied embeddings. In each round
 all engines train in turn, each in a fresh process: some updates to warm up, then those that are timed, from the beginning
-of one to the beginning of the next. Tokens are real ones, without padding. Peak memory is resident memory of all processes.
+of one to the beginning of the next. Tokens are real ones, without padding. Peak memory is resident memory of all processes. A
+process that got less of the processor than others of its engine was disturbed, and counts in no median.
 
 Where the result file is of the same commit, rounds are added to those in it, so that they may be run one by one. With
 --loss-after, engines train so many updates with the same learning rates, and the loss of the validation text is written down.
@@ -31,6 +32,7 @@ from peers.text import prepare
 
 Row = dict[str, Any]
 OURS = "s2s"
+ALONE = 0.95  # of the processor time that an engine has had at best
 
 
 def engines_for(shape: str, named: Sequence[str]) -> list[str]:
@@ -52,8 +54,8 @@ def engines_for(shape: str, named: Sequence[str]) -> list[str]:
 
 
 def summary(rows: Iterable[Row]) -> dict[str, Row]:
-    """Median and range of what each engine's rows say, and of the tokens of both sides a second, where the source is counted:
-    few batches may have longer sources, or longer targets, than the corpus has.
+    """Median and range of what each engine's undisturbed rows say, and of the tokens of both sides a second, where the source
+    is counted: few batches may have longer sources, or longer targets, than the corpus has.
     """
     engines: dict[str, list[Row]] = {}
     for row in rows:
@@ -63,13 +65,20 @@ def summary(rows: Iterable[Row]) -> dict[str, Row]:
         engines.setdefault(row["engine"], []).append(row)
     found: dict[str, Row] = {}
     for engine, of_it in engines.items():
-        found[engine] = {"rounds": len(of_it)}
-        for key in of_it[0]:
+        counted = undisturbed(of_it)
+        found[engine] = {"rounds": len(counted), "disturbed": len(of_it) - len(counted)}
+        for key in counted[0]:
             if key in ("engine", "round"):
                 continue
-            values = [row[key] for row in of_it]
+            values = [row[key] for row in counted]
             found[engine][key] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return found
+
+
+def undisturbed(rows: Sequence[Row]) -> list[Row]:
+    """Those that had the processor as much to themselves as the best of them: others ran beside somebody's work."""
+    most = max(row.get("cores_used", 0.0) for row in rows)
+    return [row for row in rows if row.get("cores_used", 0.0) >= ALONE * most]
 
 
 def ratios(engines: dict[str, Row]) -> dict[str, Row]:

@@ -4,8 +4,10 @@ transformer-base. Timed by its own log, which tells seconds and target labels of
 
 import json
 import re
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from peers.clock import LABEL_SMOOTHING, Task, finish, rates
@@ -46,12 +48,15 @@ def train(task: Task) -> None:
     flags += ["--shuffle-in-ram", "--overwrite", "--disp-freq", "1u", "--disp-label-counts", "true"]
     flags += ["--save-freq", "100000u", "--valid-freq", "100000u", "--after", f"{size.warm_up + size.updates}u"]
     program = Path(sys.executable).parent / "pymarian"
+    begun = time.perf_counter()
     subprocess.run([program, "train", *map(str, flags)], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cores = (used.ru_utime + used.ru_stime) / (time.perf_counter() - begun)  # of the whole command, its start included
     found = UPDATE.findall(log.read_text(encoding="utf-8"))[size.warm_up :]
     num_tgt = sum(int(labels.replace(",", "")) for labels, _ in found)
     result = rates(len(found), sum(float(seconds) for _, seconds in found), 0, num_tgt)
     del result["src_tokens_per_update"]
-    finish(**result)
+    finish(**result, cores_used=round(cores, 2))
 
 
 if __name__ == "__main__":

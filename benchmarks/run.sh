@@ -12,7 +12,7 @@ measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
 for part in $parts; do
     case $part in
         train) for shape in tiny base lstm; do measure train --shape "$shape" --rounds 3; done ;;
-        loss) measure train --shape tiny --loss-after 300 --seeds 1 2 --engines s2s s2s:bf16 transformers ;;
+        loss) measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers ;;
         *) measure "$part" ;;
     esac
 done

@@ -2,7 +2,7 @@
 """Training beside other toolkits: target tokens a second and peak memory, on the same text, pieces, shape and machine.
 
     python benchmarks/train.py --shape tiny|base|lstm [--rounds 3] [--engines s2s s2s:bf16 transformers …] [--json FILE]
-    python benchmarks/train.py --shape tiny --loss-after 300 --engines s2s s2s:bf16 transformers
+    python benchmarks/train.py --shape tiny --loss-after 150 --engines s2s s2s:bf16 transformers
 
 An engine is a toolkit of `peers/`, and after a colon its precision (fp32 if none is named). Each is installed from PyPI into
 an environment of its own, below the folder that --folder or the variable PEERS names. The text is Multi30k (fetched by

@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -30,8 +29,8 @@ from itertools import islice
 from pathlib import Path
 
 import sentencepiece
+from conditions import ROOT, conditions
 
-ROOT = Path(__file__).resolve().parent.parent
 SIDES = {"src": "en", "tgt": "de"}
 BATCH = 100_000
 
@@ -126,6 +125,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where the text goes (default: a temporary folder)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "preprocess.json")
     options = parser.parse_args()
+    made = conditions(["sentencepiece", "numpy"])
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -136,20 +136,11 @@ def main() -> None:
             print(json.dumps(sizes[-1]), flush=True)
     result = {
         "benchmark": "preprocess",
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
-        "python": platform.python_version(),
-        "sentencepiece": sentencepiece.__version__,
+        **made,
         "workers": options.workers,
         "sizes": sizes,
     }
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _cpu() -> str:
-    names = [
-        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in line
-    ]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -17,28 +17,24 @@ intervals, and with the analysis page. Times are seconds, the best of --repeats 
 
 import argparse
 import json
-import os
-import platform
 import random
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+from conditions import ROOT, conditions
 
 from s2s_cli.config import ScoreSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.compare import results
 from s2s_cli.evaluation.metrics import METRICS, Metric, build_metric
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "sacrebleu", "rouge-score", "regex")
 Row = dict[str, float]
 
@@ -134,7 +130,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "score.json")
     options = parser.parse_args()
-    load = round(os.getloadavg()[0], 1)  # on a busy machine the times say little
+    made = conditions(PACKAGES)
     if bool(options.ref) != bool(options.systems):
         parser.error("name --ref and --systems, or neither")
     most = max(options.lines, options.command_lines)
@@ -152,16 +148,7 @@ def main() -> None:
     commands = time_command(refs[:num], next(iter(systems.values()))[:num], options.repeats)
     result = {
         "benchmark": "score",
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": _commit(),
-        "machine": {
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "load_before": load,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        **made,
         "text": "files" if options.ref else "made up",
         "resamples": options.resamples,
         "lines": options.lines,
@@ -172,24 +159,6 @@ def main() -> None:
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _commit() -> str:
-    """The commit of this checkout; "+" after it where files differ from it; empty outside of git."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    return described.stdout.strip()
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().split("\n") if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

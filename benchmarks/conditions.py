@@ -1,0 +1,47 @@
+"""What a result file says of its making: command, commit, machine, versions."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def conditions(packages: Iterable[str]) -> dict[str, Any]:
+    """To be called before measuring: on a machine that was busy before, times say little."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "machine": {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "load_before": round(os.getloadavg()[0], 1),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in packages},
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout; "+" after it where files other than results differ from it; empty outside of git."""
+    head = _git("rev-parse", "HEAD")
+    return head + "+" if _git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results") else head
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def cpu() -> str:
+    """The name of the processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n") if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,140 @@
+"""What every toolkit is measured by, inside its own process: the task it is given, and one clock for all.
+
+Needs Python alone, since it runs in the environments of all of them.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+RESULT = "RESULT "  # begins the line that a process ends with
+LABEL_SMOOTHING = 0.1
+PEAK_RATE, WARM_UP = 1e-3, 100  # a line up, and constant from there
+SPECIALS = 4  # <pad> <unk> <s> </s> head our vocabulary; the others have their own, and take the pieces after them
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model: its size, and how many updates are needed to time it, after some to warm up."""
+
+    family: str
+    layers: int
+    dim: int
+    heads: int
+    ffn_dim: int
+    warm_up: int
+    updates: int
+    dropout: float = 0.3
+
+
+SHAPES = {
+    "tiny": Shape("transformer", 4, 128, 4, 256, warm_up=4, updates=16),
+    "base": Shape("transformer", 6, 512, 8, 2048, warm_up=1, updates=8),
+    "lstm": Shape("lstm", 2, 512, 0, 0, warm_up=2, updates=8),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is to do: train this shape on the pieces in `text`, leaving whatever it writes in `work`.
+
+    With `loss_after`, it trains so many updates and then measures the loss of the validation text, in place of the time.
+    """
+
+    peer: str
+    shape: str
+    text: str
+    work: str
+    batch_tokens: int = 4096
+    threads: int = 2
+    precision: str = "fp32"
+    seed: int = 1
+    loss_after: int = 0
+
+    @property
+    def size(self) -> Shape:
+        """The model."""
+        return SHAPES[self.shape]
+
+    @staticmethod
+    def rate(number: int) -> float:
+        """The learning rate of an update, where losses are compared."""
+        return PEAK_RATE * min(1.0, number / WARM_UP)
+
+    def file(self, name: str, content: str = "") -> Path:
+        """A file in the work folder, with this content if any is given."""
+        path = Path(self.work) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content:
+            path.write_text(content, encoding="utf-8")
+        return path
+
+    def pieces(self, name: str) -> Path:
+        """Text in pieces with spaces between: train.en, valid.de, …"""
+        return Path(self.text) / "pieces" / name
+
+    def vocabulary(self) -> list[str]:
+        """The pieces themselves, without special ones."""
+        return lines(Path(self.text) / "vocabulary.txt")[SPECIALS:]
+
+    def dump(self) -> str:
+        """As an argument of a command."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def given(cls) -> "Task":
+        """The one that this process was started with; its threads are set."""
+        task = cls(**json.loads(sys.argv[1]))
+        Path(task.work).mkdir(parents=True, exist_ok=True)
+        return task
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+class Clock:
+    """Called when an update begins: the time of one runs to the beginning of the next, loading and logging included.
+
+    Tokens are real ones, without padding; those of the target count the end of the sentence.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.size = task.size
+        self.ticks: list[tuple[float, float, int, int]] = []
+
+    def tick(self, num_src: int, num_tgt: int) -> None:
+        """An update of so many tokens begins. Once there are enough, the process ends with a result."""
+        self.ticks.append((time.perf_counter(), time.process_time(), int(num_src), int(num_tgt)))
+        if len(self.ticks) > self.size.warm_up + self.size.updates:
+            finish(**self.summary())
+
+    def summary(self) -> dict[str, float]:
+        """Speed over the updates after those to warm up."""
+        ticks = self.ticks[self.size.warm_up :]
+        seconds, cpu = (ticks[-1][i] - ticks[0][i] for i in (0, 1))
+        num_src, num_tgt = (sum(tick[i] for tick in ticks[:-1]) for i in (2, 3))
+        return rates(len(ticks) - 1, seconds, num_src, num_tgt) | {"cores_used": round(cpu / seconds, 2)}
+
+
+def rates(updates: int, seconds: float, num_src: int, num_tgt: int) -> dict[str, float]:
+    """What a result says of so many updates."""
+    return {
+        "updates": updates,
+        "seconds_per_update": round(seconds / updates, 4),
+        "src_tokens_per_update": round(num_src / updates, 1),
+        "tgt_tokens_per_update": round(num_tgt / updates, 1),
+        "tgt_tokens_per_second": round(num_tgt / seconds, 1),
+    }
+
+
+def finish(**found: Any) -> NoReturn:
+    """Print a result as the last line, and end the process at once: no validation, no checkpoint."""
+    print("\n" + RESULT + json.dumps(found), flush=True)
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,89 @@
+"""fairseq, in a fork on PyPI that runs on Python 3.11. Transformer with norms after each block, its default; LSTM with dot
+attention, which feeds its output to the next step.
+"""
+
+from peers.clock import LABEL_SMOOTHING, Clock, Task
+
+PACKAGE = "fairseq-fixed"
+INSTALL = (
+    [
+        "cython",
+        "cffi",
+        "hydra-core==1.3.2",
+        "omegaconf==2.3.0",
+        "regex",
+        "tqdm",
+        "bitarray",
+        "scikit-learn",
+        "packaging",
+    ],
+    ["sacrebleu", "setuptools", "wheel", "ninja"],
+    ["--no-deps", "--no-build-isolation", "fairseq-fixed==0.12.3.1"],
+)
+FAMILIES = ("transformer", "lstm")
+PRECISIONS = ("fp32",)
+
+
+def binarized(task: Task) -> str:
+    """The folder of its own form of the text."""
+    import sys
+
+    folder = task.file("../data-bin").resolve()
+    if (folder / "train.en-de.en.bin").exists():
+        return str(folder)
+    from fairseq_cli.preprocess import cli_main
+
+    vocabulary = task.file("vocabulary.txt", "".join(f"{piece} 1\n" for piece in task.vocabulary()))
+    sys.argv = ["fairseq-preprocess", "-s", "en", "-t", "de", "--joined-dictionary", "--srcdict", str(vocabulary)]
+    sys.argv += ["--trainpref", str(task.pieces("train")), "--validpref", str(task.pieces("valid"))]
+    sys.argv += ["--destdir", str(folder), "--workers", "1"]
+    cli_main()
+    return str(folder)
+
+
+def architecture(task: Task) -> list[str]:
+    """Flags of the model."""
+    size, flags = task.size, ["--share-all-embeddings", "--dropout", task.size.dropout]
+    if size.family == "lstm":
+        flags += ["--arch", "lstm", "--encoder-layers", size.layers, "--decoder-layers", size.layers]
+        flags += ["--encoder-bidirectional", "--encoder-hidden-size", size.dim // 2, "--decoder-hidden-size", size.dim]
+        for name in ("encoder-embed-dim", "decoder-embed-dim", "decoder-out-embed-dim"):
+            flags += [f"--{name}", size.dim]
+        return flags
+    flags += ["--arch", "transformer", "--attention-dropout", 0]
+    for side in ("encoder", "decoder"):
+        flags += [f"--{side}-layers", size.layers, f"--{side}-attention-heads", size.heads]
+        flags += [f"--{side}-embed-dim", size.dim, f"--{side}-ffn-embed-dim", size.ffn_dim]
+    return flags
+
+
+def train(task: Task) -> None:
+    """Its own command, timed at each update."""
+    import sys
+
+    import torch
+
+    torch.set_num_threads(task.threads)
+    data = binarized(task)
+    from fairseq.trainer import Trainer
+    from fairseq_cli.train import cli_main
+
+    clock, step = Clock(task), Trainer.train_step
+
+    def timed(self, samples, *args, **options):
+        num_src = sum(int(sample["net_input"]["src_lengths"].sum()) for sample in samples)
+        clock.tick(num_src, sum(int(sample["ntokens"]) for sample in samples))
+        return step(self, samples, *args, **options)
+
+    Trainer.train_step = timed
+    flags = [data, *architecture(task), "--max-tokens", task.batch_tokens, "--cpu", "--seed", task.seed]
+    flags += ["--optimizer", "adam", "--adam-betas", "(0.9,0.98)", "--clip-norm", 1.0, "--lr", 0.002]
+    flags += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", 1000, "--num-workers", 0, "--log-format", "none"]
+    flags += ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", LABEL_SMOOTHING]
+    flags += ["--disable-validation", "--no-save", "--save-dir", task.file("model")]
+    sys.argv = ["fairseq-train", *map(str, flags)]
+    cli_main()
+
+
+if __name__ == "__main__":
+    train(Task.given())

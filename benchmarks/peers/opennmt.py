@@ -1,0 +1,97 @@
+"""OpenNMT-py. It asks for an older torch; it trains on a new one as it is. Transformer with norms before each block; LSTM
+with general attention, which feeds its output to the next step.
+"""
+
+from peers.clock import LABEL_SMOOTHING, Clock, Task
+
+PACKAGE = "OpenNMT-py"
+INSTALL = (
+    ["--no-deps", "OpenNMT-py==3.5.1", "fasttext-wheel"],
+    [
+        "configargparse",
+        "ctranslate2==4.8.5",
+        "pyonmttok",
+        "sacrebleu",
+        "sentencepiece",
+        "tensorboard",
+        "flask",
+        "waitress",
+    ],
+    ["rapidfuzz", "pyahocorasick", "spacy", "six", "setuptools"],
+)
+FAMILIES = ("transformer", "lstm")
+PRECISIONS = ("fp32",)
+PAD = 1
+
+
+def config(task: Task) -> dict:
+    """The content of its file of settings."""
+    size = task.size
+    vocabulary = task.file("vocabulary.txt", "".join(f"{piece}\t1\n" for piece in task.vocabulary()))
+    corpora = {
+        name: {"path_src": str(task.pieces(f"{part}.en")), "path_tgt": str(task.pieces(f"{part}.de")), "transforms": []}
+        for name, part in (("corpus", "train"), ("valid", "valid"))
+    }
+    found = {
+        "data": corpora,
+        "save_data": str(task.file("data")),
+        "save_model": str(task.file("model")),
+        "overwrite": True,
+        "src_vocab": str(vocabulary),
+        "tgt_vocab": str(vocabulary),
+        "share_vocab": True,
+        "share_embeddings": True,
+        "share_decoder_embeddings": True,
+        "world_size": 1,
+        "num_workers": 0,
+        "batch_type": "tokens",
+        "batch_size": task.batch_tokens,
+        "normalization": "tokens",
+        "bucket_size": 32768,
+        "hidden_size": size.dim,
+        "word_vec_size": size.dim,
+        "layers": size.layers,
+        "dropout": [size.dropout],
+        "optim": "adam",
+        "adam_beta2": 0.998,
+        "label_smoothing": LABEL_SMOOTHING,
+        "seed": task.seed,
+        "report_every": 1,
+        "train_steps": 10**6,
+        "valid_steps": 10**6,
+        "save_checkpoint_steps": 10**6,
+    }
+    if size.family == "lstm":
+        found |= {"encoder_type": "brnn", "decoder_type": "rnn", "rnn_type": "LSTM", "global_attention": "general"}
+        return found | {"learning_rate": 0.001, "decay_method": "none", "max_grad_norm": 5}
+    found |= {"encoder_type": "transformer", "decoder_type": "transformer", "heads": size.heads}
+    found |= {"transformer_ff": size.ffn_dim, "attention_dropout": [0.0], "position_encoding": True}
+    found |= {"param_init": 0, "param_init_glorot": True, "max_relative_positions": 0, "max_grad_norm": 0}
+    return found | {"learning_rate": 2.0, "decay_method": "noam", "warmup_steps": 1000}
+
+
+def train(task: Task) -> None:
+    """Its own command, timed at each update."""
+    import sys
+
+    import torch
+    import yaml
+
+    torch.set_num_threads(task.threads)
+    from onmt.bin.train import main
+    from onmt.trainer import Trainer
+
+    clock, step = Clock(task), Trainer._gradient_accumulation
+
+    def timed(self, batches, *args, **options):
+        num_src = sum(int(batch["srclen"].sum()) for batch in batches)
+        clock.tick(num_src, sum(int((batch["tgt"][:, 1:, 0] != PAD).sum()) for batch in batches))
+        return step(self, batches, *args, **options)
+
+    Trainer._gradient_accumulation = timed
+    sys.argv = ["onmt_train", "-config", str(task.file("train.yaml", yaml.safe_dump(config(task))))]
+    main()
+
+
+if __name__ == "__main__":
+    train(Task.given())

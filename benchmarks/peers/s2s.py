@@ -1,0 +1,65 @@
+"""Ours: `s2s train` itself, timed at each update like the others."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from peers.clock import LABEL_SMOOTHING, PEAK_RATE, WARM_UP, Clock, Task, finish
+
+PACKAGE = "s2s-cli"
+INSTALL = ()
+FAMILIES = ("transformer", "lstm")
+PRECISIONS = ("fp32", "bf16")
+
+
+def config(task: Task) -> dict:
+    """The content of s2s.yaml."""
+    size = task.size
+    model = {"encoder_layers": size.layers, "decoder_layers": size.layers, "dim": size.dim, "dropout": size.dropout}
+    if size.family == "transformer":
+        model |= {"family": "transformer", "heads": size.heads, "ffn_dim": size.ffn_dim}
+        model["norm"] = "post" if task.loss_after else "pre"  # as MarianMTModel, whose loss it is compared with
+    else:
+        model |= {"family": "rnn", "cell": "lstm", "emb_dim": size.dim, "attention": "general", "input_feeding": True}
+    train = {
+        "data": str(Path(task.text) / "data-bin"),
+        "run": str(task.file("run")),
+        "batch_tokens": task.batch_tokens,
+        "label_smoothing": LABEL_SMOOTHING,
+        "seed": task.seed,
+    }
+    if task.loss_after:
+        train |= {"max_updates": task.loss_after, "valid_every": task.loss_after, "valid_metric": "loss"}
+        train |= {"lr": PEAK_RATE, "schedule": "constant", "warmup": WARM_UP}
+    return {"model": model, "train": train, "runtime": {"precision": task.precision, "threads": task.threads}}
+
+
+def train(task: Task) -> None:
+    """Its own command."""
+    from s2s_cli.__main__ import main
+    from s2s_cli.training.update import Updater
+
+    clock, update = Clock(task), Updater.update
+
+    def timed(self, batches, *args, **options):
+        num_src = sum(int(batch.src_len.sum()) for batch in batches)
+        clock.tick(num_src, sum(batch.num_tokens for batch in batches))
+        return update(self, batches, *args, **options)
+
+    if not task.loss_after:
+        Updater.update = timed
+    run = task.file("run")
+    shutil.rmtree(run, ignore_errors=True)
+    sys.argv = ["s2s", "train", "-c", str(task.file("s2s.yaml", json.dumps(config(task))))]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().split("\n")[:-1]]
+    finish(valid_loss=records[-1]["loss"], updates=records[-1]["update"])
+
+
+if __name__ == "__main__":
+    train(Task.given())

@@ -1,0 +1,145 @@
+"""MarianMTModel of transformers in a plain training loop: what a person writes who trains it in PyTorch.
+
+Batches are of sentences of like length, and of 4,096 padded target tokens; attention is torch's own fused kernel, the loss
+torch's cross-entropy with label smoothing.
+"""
+
+import contextlib
+import random
+from pathlib import Path
+
+from peers.clock import LABEL_SMOOTHING, Clock, Task, finish, lines
+
+PACKAGE = "transformers"
+INSTALL = (["transformers==5.23.0"],)
+FAMILIES = ("transformer",)
+PRECISIONS = ("fp32", "bf16")
+PAD, EOS, UNK, FIRST = 0, 1, 2, 3
+IGNORED = -100
+
+
+def build(task: Task):
+    """The model. `scale_embedding` and sinusoidal positions as in Vaswani et al. 2017, norms after each block."""
+    from transformers import MarianConfig, MarianMTModel
+
+    size, vocab = task.size, len(task.vocabulary()) + FIRST
+    return MarianMTModel(
+        MarianConfig(
+            vocab_size=vocab,
+            decoder_vocab_size=vocab,
+            d_model=size.dim,
+            encoder_layers=size.layers,
+            decoder_layers=size.layers,
+            encoder_attention_heads=size.heads,
+            decoder_attention_heads=size.heads,
+            encoder_ffn_dim=size.ffn_dim,
+            decoder_ffn_dim=size.ffn_dim,
+            dropout=size.dropout,
+            attention_dropout=0.0,
+            activation_dropout=0.0,
+            activation_function="relu",
+            scale_embedding=True,
+            max_position_embeddings=512,
+            pad_token_id=PAD,
+            eos_token_id=EOS,
+            decoder_start_token_id=PAD,
+            forced_eos_token_id=None,
+            share_encoder_decoder_embeddings=True,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def batches(tgt: list[list[int]], src: list[list[int]], budget: int, seed: int) -> list[list[int]]:
+    """Rows of pairs in batches of like lengths, in random order."""
+    chance = random.Random(seed)
+    rows = list(range(len(tgt)))
+    chance.shuffle(rows)
+    rows.sort(key=lambda i: (len(tgt[i]), len(src[i])))
+    found: list[list[int]] = [[]]
+    for i in rows:
+        if len(tgt[i]) * (len(found[-1]) + 1) > budget:
+            found.append([])
+        found[-1].append(i)
+    chance.shuffle(found)
+    return found
+
+
+class Training:
+    """A model and all that changes it."""
+
+    def __init__(self, task: Task) -> None:
+        import torch
+
+        torch.set_num_threads(task.threads)
+        torch.manual_seed(task.seed)
+        self.torch, self.task, self.model = torch, task, build(task)
+        self.ids = {piece: i for i, piece in enumerate(task.vocabulary(), FIRST)}
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0
+        )
+
+    def encoded(self, path: Path) -> list[list[int]]:
+        """Sentences as ids, each with its end."""
+        return [[self.ids.get(piece, UNK) for piece in line.split()] + [EOS] for line in lines(path)]
+
+    def padded(self, rows: list[list[int]], value: int):
+        """Rows as one tensor."""
+        width = max(map(len, rows))
+        return self.torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+    def loss(self, src: list[list[int]], tgt: list[list[int]], smoothing: float, reduction: str = "mean"):
+        """Cross-entropy of a batch."""
+        torch = self.torch
+        x, y = self.padded(src, PAD), self.padded(tgt, IGNORED)
+        reads = torch.cat([torch.full((len(tgt), 1), PAD), y[:, :-1].clamp(min=0)], dim=1)
+        bf16 = self.task.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
+            logits = self.model(
+                input_ids=x, attention_mask=(x != PAD).long(), decoder_input_ids=reads, use_cache=False
+            ).logits
+        cost = torch.nn.CrossEntropyLoss(ignore_index=IGNORED, label_smoothing=smoothing, reduction=reduction)
+        return cost(logits.float().flatten(0, 1), y.flatten())
+
+    def update(self, src: list[list[int]], tgt: list[list[int]]) -> None:
+        """One step."""
+        loss = self.loss(src, tgt, LABEL_SMOOTHING)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        loss.item()
+
+    def valid_loss(self) -> float:
+        """Nats a target token of the validation text."""
+        src, tgt = (self.encoded(self.task.pieces(f"valid.{side}")) for side in ("en", "de"))
+        self.model.eval()
+        with self.torch.inference_mode():
+            total = sum(
+                float(self.loss([src[i] for i in rows], [tgt[i] for i in rows], 0.0, "sum"))
+                for rows in batches(tgt, src, self.task.batch_tokens, 0)
+            )
+        return total / sum(map(len, tgt))
+
+
+def train(task: Task) -> None:
+    """Until the clock ends it, or so many updates."""
+    training = Training(task)
+    src, tgt = (training.encoded(task.pieces(f"train.{side}")) for side in ("en", "de"))
+    clock, number = Clock(task), 0
+    training.model.train()
+    for epoch in range(1000):
+        for rows in batches(tgt, src, task.batch_tokens, epoch):
+            number += 1
+            batch_src, batch_tgt = [src[i] for i in rows], [tgt[i] for i in rows]
+            if not task.loss_after:
+                clock.tick(sum(map(len, batch_src)), sum(map(len, batch_tgt)))
+            else:
+                training.optimizer.param_groups[0]["lr"] = task.rate(number)
+            training.update(batch_src, batch_tgt)
+            if number == task.loss_after:
+                finish(valid_loss=training.valid_loss(), updates=number)
+
+
+if __name__ == "__main__":
+    train(Task.given())

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Measures again all that benchmarks/README.md tells of speed, and writes its tables anew: hours on two cores, which should
+# have nothing else to do. PYTHON names the interpreter that has s2s with the extra `benchmarks`; other toolkits are installed
+# below the folder that PEERS names, 8 GB in all. A part of it: run.sh train startup
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+parts=${*:-train loss startup growth preprocess score loss_memory decode}
+
+measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
+
+for part in $parts; do
+    case $part in
+        train) for shape in tiny base lstm; do measure train --shape "$shape" --rounds 3; done ;;
+        loss) measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers ;;
+        *) measure "$part" ;;
+    esac
+done
+measure table

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""The tables of benchmarks/README.md that come from result files, written anew between their marks.
+
+    python benchmarks/table.py [--check]
+
+A mark is a line `<!-- NAME -->`, and `<!-- end -->` closes what belongs to it; NAME is a table below. With --check nothing is
+written: the exit code tells whether a table differs from the results.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from conditions import ROOT
+from train import OURS, ratios, summary
+
+README = ROOT / "benchmarks" / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+Result = dict[str, Any]
+
+
+def train(results: dict[str, Result]) -> list[str]:
+    """Speed and memory of all engines, by shape."""
+    lines = [
+        "| shape | toolkit | target tokens/s | both sides' tokens/s | peak memory | rounds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        if result["benchmark"] != "train":
+            continue
+        engines = summary(result["rows"])
+        order = sorted(engines, key=lambda engine: -engines[engine]["tgt_tokens_per_second"]["median"])
+        for engine in order:
+            row = engines[engine]
+            shown = (
+                engine.replace(":", ", ")
+                if engine.startswith(OURS)
+                else engine.removesuffix(":fp32").replace(":", ", ")
+            )
+            both = spread(row["tokens_per_second"]) if "tokens_per_second" in row else ""
+            lines.append(
+                f"| {name.removeprefix('train_')} | {shown} | {spread(row['tgt_tokens_per_second'])} | {both} | "
+                f"{row['peak_mb']['median']:,.0f} MB | {row['rounds']} |"
+            )
+    return lines
+
+
+def train_ratios(results: dict[str, Result]) -> list[str]:
+    """Ours beside the best of the others."""
+    lines = [
+        "| shape | ours | target tokens/s | both sides' tokens/s | peak memory |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        if result["benchmark"] == "train":
+            for engine, row in ratios(summary(result["rows"])).items():
+                cells = [f"{cell['ratio']:.2f} × {cell['beside'].removesuffix(':fp32')}" for cell in row.values()]
+                shown = engine.removeprefix(f"{OURS}:")
+                lines.append(f"| {name.removeprefix('train_')} | {shown} | {' | '.join(cells)} |")
+    return lines
+
+
+def loss(results: dict[str, Result]) -> list[str]:
+    """Validation loss after as many updates."""
+    lines = ["| shape | toolkit | updates | validation loss, nats a token | seeds |", "| --- | --- | --- | --- | --- |"]
+    for name, result in results.items():
+        if result["benchmark"] == "loss":
+            for engine, row in summary(result["rows"]).items():
+                lines.append(
+                    f"| {name.removeprefix('loss_')} | {engine.replace(':', ', ')} | {row['updates']['median']} | "
+                    f"{spread(row['valid_loss'], '.3f')} | {row['rounds']} |"
+                )
+    return lines
+
+
+def startup(results: dict[str, Result]) -> list[str]:
+    """Seconds of small commands."""
+    lines = ["| what | command | seconds |", "| --- | --- | --- |"]
+    told = {"help": "its help", "score": "BLEU of 1,000 lines", "translate": "one line"}
+    for group, rows in results.get("startup", {}).get("seconds", {}).items():
+        lines += [f"| {told[group]} | `{command}` | {spread(row, '.2f')} |" for command, row in rows.items()]
+    return lines
+
+
+def growth(results: dict[str, Result]) -> list[str]:
+    """First and last point of each curve, and all of the processes."""
+    lines = ["| by | from … to | of | ms by 1,000 target tokens | peak memory, MB |", "| --- | --- | --- | --- | --- |"]
+    for name, result in results.items():
+        if not result["benchmark"].startswith("growth"):
+            continue
+        question = name.removeprefix("growth_")
+        for task, rows in result["found"].items():
+            ends = list(rows.items())
+            if question != "processes":
+                ends = [ends[0], ends[-1]]
+            values = " … ".join(f"{int(value):,}" if value.isdecimal() else value for value, _ in ends)
+            times = " … ".join(f"{row['ms_per_1000_tokens']:,.0f}" for _, row in ends)
+            peaks = " … ".join(f"{row['peak_mb']:,}" for _, row in ends)
+            lines.append(f"| {question} | {values} | {task} | {times} | {peaks} |")
+    return lines
+
+
+TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
+    "train": train,
+    "train-ratios": train_ratios,
+    "loss": loss,
+    "startup": startup,
+    "growth": growth,
+}
+
+
+def spread(row: dict[str, float], form: str = ",.0f") -> str:
+    """Median, and range if there is one."""
+    median, low, high = (f"{row[key]:{form}}" for key in ("median", "min", "max"))
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def results() -> dict[str, Result]:
+    """All result files that name their benchmark, by file name."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    return {name: result for name, result in found.items() if "benchmark" in result}
+
+
+def filled(text: str, results: dict[str, Result]) -> str:
+    """A text with its tables from these results. Raises KeyError for a mark that names no table."""
+
+    def between(mark: re.Match[str]) -> str:
+        table = "\n".join(TABLES[mark["name"]](results))
+        return f"<!-- {mark['name']} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>[\w-]+) -->\n.*?<!-- end -->", between, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Fill in the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    before = README.read_text(encoding="utf-8")
+    after = filled(before, results())
+    if options.check:
+        sys.exit(f"{README} differs from the results: run benchmarks/table.py" if after != before else 0)
+    README.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 
     python benchmarks/decode.py [--shape tiny] [--beam 5] [--precision fp32] [--sentences 1000] [--threads 2]
                                 [--model RUN --src FILE] [--out FILE]
-    python benchmarks/decode.py --all --out benchmarks/results/decode.json
+    python benchmarks/decode.py                   # as with --all --out benchmarks/results/decode.json
 
 Without a model, weights are random and every output has 16 pieces, for sources as long as captions are. With one, its own
 outputs are searched for over the lines of FILE, and how many of them are the same in both is told. Both engines get the
@@ -15,20 +15,17 @@ with a beam of 5, in fp32, bf16 and int8.
 
 import argparse
 import copy
-import datetime
 import json
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+from conditions import ROOT, conditions
 
 from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
 from s2s_cli.config import SearchSettings, TransformerSettings
@@ -248,6 +245,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
     options = parser.parse_args()
+    if len(sys.argv) == 1:
+        options.all, options.out = True, ROOT / "benchmarks" / "results" / "decode.json"
+    packages = ["s2s-cli", "torch", "numpy", *(["ctranslate2"] if ctranslate2 else [])]
+    about = {"benchmark": "decode"} | conditions(packages)
     torch.set_num_threads(1)
     if options.profile:
         options.threads = 1
@@ -265,19 +266,8 @@ def main() -> None:
                 options.shape, options.beam, options.precision = shape, beam, precision
                 reports.append(compare(options))
     if options.out:
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "commit": subprocess.run(
-                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip(),
-            "machine": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-            "versions": {"torch": torch.__version__, "numpy": np.__version__}
-            | ({"ctranslate2": ctranslate2.__version__} if ctranslate2 else {}),
-            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "results": reports,
-        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(about | {"results": reports}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

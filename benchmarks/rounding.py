@@ -9,15 +9,11 @@ differ are counted. Beside them, those that differ from fp32, and BLEU of the li
 """
 
 import argparse
-import datetime
 import json
-import platform
 import random
-import subprocess
-import sys
 from pathlib import Path
 
-import torch
+from conditions import conditions
 
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings
 from s2s_cli.data.corpus import read_lines
@@ -63,6 +59,7 @@ def main() -> None:
     parser.add_argument("--precision", action="append", choices=("fp32", "bf16", "int8"), help="(all)")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
+    about = {"benchmark": "rounding"} | conditions(["s2s-cli", "torch"])
     lines = list(read_lines(options.src))[: options.lines]
     refs = list(read_lines(options.ref)) if options.ref else []
     results = []
@@ -82,23 +79,12 @@ def main() -> None:
             print(row, flush=True)
             results.append(row)
     if options.out:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        document = {
-            "command": " ".join(["python", *sys.argv]),
-            "commit": commit,
-            "machine": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-            "versions": {"torch": torch.__version__},
-            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "ways": {
-                name: dict(zip(("threads", "search_tokens", "shuffled"), way, strict=True))
-                for name, way in WAYS.items()
-            },
-            "results": results,
+        ways = {
+            name: dict(zip(("threads", "search_tokens", "shuffled"), way, strict=True)) for name, way in WAYS.items()
         }
+        result = about | {"ways": ways, "results": results}
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -103,12 +103,41 @@ def growth(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def decode(results: dict[str, Result]) -> list[str]:
+    """Both engines, and ours over theirs."""
+    lines = [
+        "| model | beam | precision | s2s, output tokens/s | CTranslate2 | ratio | same outputs |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in [row for result in results.values() if result["benchmark"] == "decode" for row in result["results"]]:
+        model = row["shape"] if row["model"] in (None, "None") else f"{row['shape']}, its own lengths"
+        speeds = [spread(row["output tokens/s"][engine]) for engine in ("s2s", "ctranslate2")]
+        same = f"{row['same outputs']:.1%}"
+        cells = [model, str(row["beam"]), row["precision"], *speeds, f"{row['ratio']:.2f}", same]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def rounding(results: dict[str, Result]) -> list[str]:
+    """Lines that differ from what the same arithmetic gives in other batches, and from fp32."""
+    rows = results["rounding"]["results"] if "rounding" in results else []
+    ways = [name for name in rows[0] if name.startswith("flipped")] if rows else []
+    names = ["beam", "precision", "lines", *(f"{way.removeprefix('flipped, ')}" for way in ways), "unlike fp32", "BLEU"]
+    lines = [f"| {' | '.join(names)} |", "| " + " | ".join("---" for _ in names) + " |"]
+    for row in rows:
+        cells = [row["beam"], row["precision"], f"{row['lines']:,}", *(row[way] for way in ways), row["unlike fp32"]]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['bleu']:.2f} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "train": train,
     "train-ratios": train_ratios,
     "loss": loss,
     "startup": startup,
     "growth": growth,
+    "decode": decode,
+    "rounding": rounding,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a process that was forked to help another one does first: it leaves signals to that one, and ends with it."""
+"""How a process is forked to help another one: what it does first, to leave signals to that one and to end with it."""
 
 import contextlib
 import ctypes
@@ -7,8 +7,30 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """Within, for forking, Ctrl-C and SIGTERM are noted only, and heard afterwards.
+
+    An exception out of their handlers would be lost on the way through Python's own part of a fork, or end a new process that
+    still has them with a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no handler runs
+        yield
+        return
+    came: list[int] = []
+    before = {s: signal.signal(s, lambda signum, _frame: came.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def become_worker() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from s2s_cli.errors import S2SError
-from s2s_cli.worker import become_worker, keep_memory
+from s2s_cli.worker import become_worker, keep_memory, signals_wait
 
 Work = Callable[..., Any]
 
@@ -39,15 +39,12 @@ class Workers:
             for number, job in enumerate(jobs):
                 yield number, self._work(*job)
             return
-        if self._pool is None:
-            context = multiprocessing.get_context("fork")
-            self._pool = ProcessPoolExecutor(self.num, context, initializer=_start, initargs=(self._work,))
-            weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         left, running = iter(enumerate(jobs)), dict[Future[Any], int]()
         try:
+            pool = self._pool or self._start()
             while True:
                 while len(running) < 2 * self.num and (next_one := next(left, None)) is not None:
-                    running[self._pool.submit(_call, *next_one[1])] = next_one[0]
+                    running[pool.submit(_call, *next_one[1])] = next_one[0]
                 if not running:
                     return
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -58,14 +55,29 @@ class Workers:
                 "--threads 1"
             ) from None
         except BaseException:  # the work is given up: let nobody wait for it
-            self.close()
+            self._kill()
             raise
+
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("fork")
+        self._pool = ProcessPoolExecutor(self.num, context, initializer=_start, initargs=(self._work,))
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        with signals_wait():
+            self._pool.submit(bool)  # the first job starts them all
+        return self._pool
 
     def close(self) -> None:
         """End the processes, once they are done with what they are at."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+    def _kill(self) -> None:
+        """End the processes, whatever they are at: a batch may take minutes."""
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):  # `kill_workers` of Python 3.14
+                process.kill()
+            self.close()
 
 
 _worker: Work  # in a worker process, set once when it starts

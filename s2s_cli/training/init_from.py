@@ -2,8 +2,10 @@
 
 A bundle gives tensors by name, and embeddings row by row where vocabularies differ: a row of the new vocabulary takes the
 weights of the same piece in the old one; a piece that the old one lacks keeps its fresh weights. So a model goes on with a new
-language, new tags or new words without losing what it knows.
+language, new tags or new words without losing what it knows. A copy head and coverage may be new in the same way.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.embeddings import load_embeddings, set_embeddings
+
+_ADDED = (".coverage", "head.generate.weight", "head.generate.bias")  # what coverage and the copy head add to a model
+_SHOWN = 5  # names that are told
 
 
 def first_weights(model: Seq2Seq, vocabs: Vocabs, settings: TrainSettings) -> list[str]:
@@ -49,14 +54,24 @@ def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
             reused = len(_rows(old, new)[0])
             reports.append(f"{side} vocabulary: {reused} pieces reused, {len(new) - reused} new")
     with open_tensors(bundle.path / WEIGHTS) as file:
-        names = set(file.keys())
-        for name, tensor in weights_of(model).items():
+        names, wanted = set(file.keys()), weights_of(model)
+        if unused := sorted(names - wanted.keys()):
+            reports.append(f"left out, as this model has no such part: {_first(unused)}")
+        if fresh := [name for name in wanted if name not in names and name.endswith(_ADDED)]:
+            reports.append(f"new, as that model has no such part: {_first(fresh)}")
+        for name, tensor in wanted.items():
+            if name in fresh:
+                continue
             if name not in names:
                 raise BundleError(
                     f"{bundle.path} has no {name}: the models differ; give this one the settings of that one"
                 )
             _copy(name, tensor, file.get_tensor(name), bundle, vocabs)
     return f"weights from {bundle.path}; " + ("; ".join(reports) or "the vocabularies are the same")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", … ({len(names)})" if len(names) > _SHOWN else "")
 
 
 def _copy(name: str, into: Tensor, given: Tensor, bundle: Bundle, vocabs: Vocabs) -> None:

@@ -289,11 +289,17 @@ def test_a_signal_before_a_command_begins_ends_it_without_a_traceback(when: str,
     assert done.stderr == b""
 
 
-def test_a_signal_ends_loading_and_validating_within_seconds(s2s: Zygote, home: Path, tmp_path: Path) -> None:
-    """Loading has nothing to save; a validation is given up in the middle of a batch, and its update is saved."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_ends_loading_and_validating_within_seconds(
+    threads: int, s2s: Zygote, home: Path, tmp_path: Path
+) -> None:
+    """Loading has nothing to save; a validation is given up in the middle of a batch, be it that of another process, and its
+    update is saved.
+    """
     run = tmp_path / "run"
     # A first validation of minutes.
     slow = ["--max-len", 2000, "--max-len-ratio", 500, "--beam", 40, "--valid-every", 1, "--valid-metric", "bleu"]
+    slow += ["--threads", threads]
     arguments = command(home, run, *slow)
     pid, stem = s2s.start(*arguments, cwd=tmp_path)
     wait_until(lambda: run.exists())
@@ -311,6 +317,7 @@ def test_a_signal_ends_loading_and_validating_within_seconds(s2s: Zygote, home: 
     done = s2s.wait(pid, stem)
     assert time.monotonic() - begun < 10
     assert done.code == 143
+    assert "Traceback" not in done.err
     assert "stopped at update 1; the same command goes on from here" in done.err
     assert json.loads((run / "last" / "training" / "state.json").read_text())["history"] == []
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from samples import WORDS
 
-from s2s_cli.checkpoint.bundle import sizes, weights_of
-from s2s_cli.config import Config, Part, RnnSettings, TransformerSettings
+from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, sizes, weights_of
+from s2s_cli.config import Config, Part, RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import ConfigError, DataError, Interrupted
@@ -16,7 +16,7 @@ from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.embeddings import load_embeddings
 from s2s_cli.runtime import Log, Runtime, StopSignal
-from s2s_cli.training.init_from import first_weights
+from s2s_cli.training.init_from import first_weights, init_from
 from s2s_cli.training.optim import freeze, moments_of
 from s2s_cli.training.state import Progress
 from s2s_cli.training.train import _fresh_learner, train
@@ -211,3 +211,28 @@ def test_vectors_follow_the_weights_of_a_bundle(bundle: Path, vocabs: Vocabs, ve
     assert [report.split(" from ")[0] for report in reports] == ["weights", "target embedding"]
     given, found = weights_of(random_model(vocabs)), weights_of(model)
     assert {name for name in given if not torch.equal(given[name], found[name])} == {"tgt_embedding.weight"}
+
+
+@pytest.mark.parametrize(
+    "plain", [TransformerSettings(tie="all"), RnnSettings(attention="additive", tie="all")], ids=["transformer", "rnn"]
+)
+def test_a_copy_head_may_be_new(plain: TransformerSettings | RnnSettings, vocabs: Vocabs, tmp_path: Path) -> None:
+    """It and coverage stay as initialised, all else is the bundle's; told by name, as is what a bundle has too much."""
+    copying = plain.model_copy(update={"head": "copy", "coverage": True})
+    models = {}
+    for seed, settings in enumerate((plain, copying)):
+        torch.manual_seed(seed)
+        models[settings.head] = build_model(settings, sizes(vocabs))
+        save_bundle(tmp_path / settings.head, weights_of(models[settings.head]), settings, SearchSettings(), vocabs, {})
+    fresh = {name: tensor.clone() for name, tensor in weights_of(models["copy"]).items()}
+    given = weights_of(models["softmax"])
+    added = fresh.keys() - given.keys()
+    assert {"head.generate.weight", "head.generate.bias"} < added
+    told = init_from(models["copy"], vocabs, open_bundle(tmp_path / "softmax"))
+    assert all(torch.equal(t, (fresh if n in added else given)[n]) for n, t in weights_of(models["copy"]).items())
+    assert "new, as that model has no such part: " in told
+    assert "head.generate.weight" in told
+    assert "left out" not in told
+    told = init_from(models["softmax"], vocabs, open_bundle(tmp_path / "copy"))
+    assert "left out, as this model has no such part: " in told
+    assert all(torch.equal(t, fresh[n]) for n, t in weights_of(models["softmax"]).items())

@@ -273,7 +273,7 @@ def lock(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process alone; raises S2SError if another process has it. A dead process holds nothing."""
     with open(folder / ".lock", "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which forked processes do not inherit
         except OSError:
             raise S2SError(
                 f"{folder} is in use by another process: wait for it, stop it, or choose another folder"

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -45,11 +47,20 @@ def test_signals_become_a_flag_and_handlers_come_back() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_lock_holds_one(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(S2SError, match="in use by another process"), lock(tmp_path):
-        pass
+def test_lock_is_of_one_process_and_of_none_that_it_forks(tmp_path: Path) -> None:
+    other = f"from pathlib import Path; from s2s_cli.runtime import lock\nwith lock(Path({str(tmp_path)!r})): pass"
     with lock(tmp_path):
-        pass
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+        assert "in use by another process" in refused.stderr
+    try:
+        assert subprocess.run([sys.executable, "-c", other]).returncode == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_log_forgets_what_will_be_written_again(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ Where the result file is of the same commit, rounds are added to those in it, so
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--install-only", action="store_true")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/train_SHAPE.json, or loss_SHAPE.json")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has begun ends with it
     made = conditions(["s2s-cli", "torch", "numpy"])
     engines = engines_for(options.shape, options.engines)
     for engine in engines:

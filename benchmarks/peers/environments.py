@@ -87,13 +87,17 @@ def run(folder: Path, task: Task, limit: float) -> dict[str, Any]:
 
 
 def watch(process: subprocess.Popen, limit: float) -> int:
-    """The most resident memory, in bytes, that a process and all below it have together; after `limit` seconds it is ended."""
+    """The most resident memory, in bytes, that a process and all below it have together. It does not outlive `limit` seconds,
+    nor this function.
+    """
     peak, begun = 0, time.monotonic()
-    while process.poll() is None:
-        peak = max(peak, resident(process.pid))
-        if time.monotonic() - begun > limit:
-            process.kill()
-        time.sleep(INTERVAL)
+    try:
+        while process.poll() is None and time.monotonic() - begun < limit:
+            peak = max(peak, resident(process.pid))
+            time.sleep(INTERVAL)
+    finally:
+        process.kill()
+        process.wait()
     return peak
 
 

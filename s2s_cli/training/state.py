@@ -11,11 +11,12 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
@@ -101,11 +102,14 @@ class Progress:
         """What `asdict` made, from a JSON file. Raises BundleError for anything else."""
         state = read_json(path)
         try:
-            epoch, batch = state["position"]
-            sums, health = Tally(**state.get("tally", {})), Health(**state.get("health", {}))
-            return cls(**{**state, "position": (int(epoch), int(batch)), "tally": sums, "health": health})
-        except (TypeError, ValueError, KeyError) as error:
-            raise BundleError(f"{path} is not the state of a run: {error!r}") from None
+            if unknown := set(state) - {part.name for part in fields(cls)}:
+                raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
+            progress = TypeAdapter(cls).validate_python(state)
+            if not all(isinstance(record.get("update"), int) for record in progress.history):
+                raise ValueError("a record of its history has no update")
+        except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+            raise BundleError(f"{path} is not the state of a run: {error}") from None
+        return progress
 
 
 @dataclass

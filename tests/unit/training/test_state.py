@@ -179,9 +179,18 @@ def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
     old = {"update": 3, "position": [0, 3], "num_tokens": 5, "seconds": 1.0, "skipped": 0, "history": []}
     (tmp_path / "state.json").write_text(json.dumps(old))
     assert Progress.read(tmp_path / "state.json") == Progress(3, (0, 3), 5, 1.0)
-    (tmp_path / "state.json").write_text(json.dumps(old | {"position": 3}))
-    with pytest.raises(BundleError, match="not the state of a run"):
-        Progress.read(tmp_path / "state.json")
+    for wrong in (
+        {"position": 3},
+        {"update": "three"},
+        {"history": [3]},
+        {"history": [{"loss": 1.0}]},
+        {"health": {"count": []}},
+        {"scaler": "a"},
+        {"more": 1},
+    ):
+        (tmp_path / "state.json").write_text(json.dumps(old | wrong))
+        with pytest.raises(BundleError, match="not the state of a run"):
+            Progress.read(tmp_path / "state.json")
 
 
 def test_no_number_is_the_worst_score(tmp_path: Path) -> None:

@@ -19,14 +19,15 @@ from train import OURS, ratios, summary
 
 README = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+HEAD = 2  # lines of a table that say what its columns are
 Result = dict[str, Any]
 
 
 def train(results: dict[str, Result]) -> list[str]:
     """Speed and memory of all engines, by shape."""
     lines = [
-        "| shape | toolkit | target tokens/s | both sides' tokens/s | peak memory | rounds |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| shape | toolkit | target tokens/s | both sides' tokens/s | peak memory | cores used | rounds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
         if result["benchmark"] != "train":
@@ -40,10 +41,11 @@ def train(results: dict[str, Result]) -> list[str]:
                 if engine.startswith(OURS)
                 else engine.removesuffix(":fp32").replace(":", ", ")
             )
+            cores = f"{row['cores_used']['median']:.2f}" if "cores_used" in row else ""
             both = spread(row["tokens_per_second"]) if "tokens_per_second" in row else ""
             lines.append(
                 f"| {name.removeprefix('train_')} | {shown} | {spread(row['tgt_tokens_per_second'])} | {both} | "
-                f"{row['peak_mb']['median']:,.0f} MB | {row['rounds']} |"
+                f"{row['peak_mb']['median']:,.0f} MB | {cores} | {row['rounds']} |"
             )
     return lines
 
@@ -157,7 +159,8 @@ def filled(text: str, results: dict[str, Result]) -> str:
     """A text with its tables from these results. Raises KeyError for a mark that names no table."""
 
     def between(mark: re.Match[str]) -> str:
-        table = "\n".join(TABLES[mark["name"]](results))
+        lines = TABLES[mark["name"]](results)
+        table = "\n".join(lines) if len(lines) > HEAD else "Not recorded yet."
         return f"<!-- {mark['name']} -->\n{table}\n<!-- end -->"
 
     return re.sub(r"<!-- (?P<name>[\w-]+) -->\n.*?<!-- end -->", between, text, flags=re.DOTALL)

@@ -129,7 +129,8 @@ def main() -> None:
         return
     kind = "loss" if options.loss_after else "train"
     path = options.json or ROOT / "benchmarks" / "results" / f"{kind}_{options.shape}.json"
-    rows = earlier(path, made["commit"])
+    rows, commands = earlier(path, made["commit"])
+    commands.append(made.pop("command"))
     for seed in options.seeds if options.loss_after else [1] * options.rounds:
         for engine in engines:
             name, _, precision = engine.partition(":")
@@ -150,6 +151,7 @@ def main() -> None:
         found = summary(rows)
         result = {
             "benchmark": kind,
+            "commands": commands,
             **made,
             "shape": asdict(SHAPES[options.shape]),
             "threads": options.threads,
@@ -166,12 +168,12 @@ def main() -> None:
     print(result["ratios"], file=sys.stderr)
 
 
-def earlier(path: Path, commit: str) -> list[Row]:
-    """The rows of a result file of this commit."""
+def earlier(path: Path, commit: str) -> tuple[list[Row], list[str]]:
+    """The rows of a result file of this commit, and the commands that made them."""
     if not path.exists():
-        return []
+        return [], []
     result = json.loads(path.read_text(encoding="utf-8"))
-    return result["rows"] if result["commit"] == commit else []
+    return (result["rows"], result["commands"]) if result["commit"] == commit else ([], [])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Processes that search batches of sentences beside each other, each with one thread, on the cores of a CPU.
 
-The matrices of one batch are too small to be shared out among cores: two processes with a thread each are far faster than one
-with two. They are copies of this process, models included, which they share in memory; what crosses over are pieces and
-hypotheses. This room knows neither models nor text.
+The matrices of one batch are small to be shared out among cores, and most operators between them use one. They are copies of
+this process, models included, which they share in memory; what crosses over are pieces and hypotheses. This room knows neither
+models nor text.
 """
 
 import multiprocessing
@@ -35,7 +35,7 @@ class Workers:
 
     def each(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """The number of each job and its result, as they come; only one is done without other processes."""
-        if self.num == 1 or len(jobs) == 1:
+        if self.num == 1 or len(jobs) <= 1:
             for number, job in enumerate(jobs):
                 yield number, self._work(*job)
             return
@@ -50,6 +50,7 @@ class Workers:
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(done), done.result()
         except BrokenProcessPool:
+            self._kill()  # the next call begins with new ones
             raise S2SError(
                 "a process that searches was killed, most likely for want of memory: lower --search-tokens, or take "
                 "--threads 1"

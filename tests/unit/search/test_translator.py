@@ -52,6 +52,13 @@ def test_any_batches_any_order(vocabs: Vocabs) -> None:
     assert best(translator(vocabs).search(LINES, wanted(flush_every=7))) == expected
 
 
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+@pytest.mark.parametrize("rules", [{}, {"repetition_penalty": 1.5}, {"no_repeat_ngram": 2, "min_len": 3}], ids=str)
+def test_greedy_search_needs_no_scores(vocabs: Vocabs, seeds: tuple[int, ...], rules: dict) -> None:
+    tool = translator(vocabs, seeds, beam=1, **rules)
+    assert tool.translate(LINES) == best(tool.search(LINES))
+
+
 def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [text for pair in zip(LINES[:5], BLANK, strict=True) for text in pair]
     seen, encoded, encode = Seen(), [], Ensemble.encode

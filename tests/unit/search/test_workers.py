@@ -56,8 +56,12 @@ def test_what_goes_wrong_is_told_here_and_work_can_go_on() -> None:
         list(workers.each([(n,) for n in range(6)]))
     assert dict(workers.each([(7,), (8,)])) == {0: 7, 1: 8}
     workers.close()
-    with pytest.raises(S2SError, match="was killed"):
-        list(Workers(die, 2).each([(n,) for n in range(6)]))
+    workers = Workers(die, 2)
+    for _ in range(2):
+        with pytest.raises(S2SError, match="was killed"):
+            list(workers.each([(n,) for n in range(6)]))
+    assert dict(workers.each([(7,), (8,)])) == {0: 7, 1: 8}
+    workers.close()
 
 
 def test_processes_end_with_what_they_were_made_for() -> None:
@@ -87,7 +91,6 @@ def test_output_does_not_depend_on_their_number(
         assert tool.workers.num == num
         outputs = tool.search(lines, TranslateSettings(**settings, flush_every=40))
         found.append([[(one.text, one.score, one.alignment) for one in ones] for ones in outputs])
-        assert tool.translate(lines) == tool.translate(lines)
         tool.workers.close()
     assert found[0] == found[1]
 

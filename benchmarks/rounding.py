@@ -18,7 +18,6 @@ from conditions import conditions
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.score import corpus_score
-from s2s_cli.runtime import Runtime
 from s2s_cli.search.translator import Translator
 
 WAYS = {  # name: (threads, positions searched at once, whether the lines are shuffled)
@@ -33,7 +32,7 @@ WAYS = {  # name: (threads, positions searched at once, whether the lines are sh
 def translated(model: Path, beam: int, precision: str, lines: list[str], way: str) -> list[str]:
     """The lines' outputs, made in that way, in their own order."""
     threads, search_tokens, shuffled = WAYS[way]
-    runtime = Runtime.start(RuntimeSettings(device="cpu", precision=precision, threads=threads))
+    runtime = RuntimeSettings(device="cpu", precision=precision, threads=threads)
     translator = Translator(model, search=SearchSettings(beam=beam, search_tokens=search_tokens), runtime=runtime)
     order = list(range(len(lines)))
     if shuffled:

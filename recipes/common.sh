@@ -35,7 +35,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 # results.json says how it was made, but not which folders it was made in
-S2S_RECIPE="bash recipes/${recipe##*/}/run.sh$($smoke && echo ' --smoke')${names[*]+ ${names[*]}}"
+S2S_RECIPE="bash recipes/${recipe##*/}/run.sh$(! $smoke || echo ' --smoke')${names[*]+ ${names[*]}}"
 export S2S_RECIPE
 [ -z "${S2S_DATA:-}" ] || S2S_DATA=$(cd "$S2S_DATA" && pwd) # the current folder changes below
 [ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH

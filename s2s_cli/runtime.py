@@ -26,7 +26,7 @@ from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 
 _PATIENCE = timedelta(days=1)  # all wait while the main process validates; torchrun sees to those that have died
-_DTYPES = {"fp16": torch.float16, "int8": torch.int8}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ class Runtime:
     world: int = 1
 
     @classmethod
-    def start(cls, settings: RuntimeSettings, join: bool = False) -> "Runtime":
+    def start(cls, settings: RuntimeSettings, join: bool = False, validated_in: str = "") -> "Runtime":
         """Pick device and arithmetic, set the number of threads. Raises ConfigError for a device that is not there.
 
-        `join` makes one of the processes that `torchrun` started, if it did.
+        `join` makes one of the processes that `torchrun` started, if it did. Precision auto is that which a model was
+        `validated_in`, if any, unless the device is slow at it.
         """
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("runtime.device is cuda, but torch sees no CUDA device: set it to auto or cpu")
@@ -54,8 +55,11 @@ class Runtime:
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and is_bf16_fast(name))
-        dtype = torch.bfloat16 if bf16 else _DTYPES.get(settings.precision, torch.float32)
+        precision: str = settings.precision
+        if precision == "auto":
+            as_before = validated_in == "fp32" or (validated_in == "fp16" and name == "cuda")
+            precision = validated_in if as_before else "bf16" if is_bf16_fast(name) else "fp32"
+        dtype = _DTYPES[precision]
         if dtype == torch.int8 and (join or name == "cuda"):
             raise ConfigError("runtime.precision is int8, which is for translating on CPU: set it to auto or bf16")
         if not join or int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -66,6 +70,11 @@ class Runtime:
         dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo", timeout=_PATIENCE)
         device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
         return cls(device, dtype, dist.get_rank(), dist.get_world_size())
+
+    @property
+    def precision(self) -> str:
+        """The name that `dtype` has in settings."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     @property
     def is_main(self) -> bool:

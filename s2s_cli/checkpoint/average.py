@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, open_tensors, save_bundle
+from s2s_cli.checkpoint.bundle import (
+    WEIGHTS,
+    Bundle,
+    common_precision,
+    find_bundle,
+    open_bundle,
+    open_tensors,
+    save_bundle,
+)
 from s2s_cli.config import LOWER_IS_BETTER, AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
@@ -24,7 +32,11 @@ def average(settings: AverageSettings) -> None:
         _check_alike(first, other)
     weights = settings.weight or [1.0] * len(bundles)
     made_of = zip(weights, bundles, strict=True)
-    origin = {"averaged": [{"bundle": b.path.name, "weight": weight, **b.origin} for weight, b in made_of]}
+    origin: dict[str, Any] = {
+        "averaged": [{"bundle": b.path.name, "weight": weight, **b.origin} for weight, b in made_of]
+    }
+    if precision := common_precision(bundles):
+        origin["precision"] = precision
     save_bundle(settings.output, mean_weights(bundles, weights), first.model, first.search, first.vocabs, origin)
     tell(f"averaged {len(bundles)} checkpoints into {settings.output}: {', '.join(path.name for path in paths)}")
 

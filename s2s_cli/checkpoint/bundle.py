@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,9 @@ _LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked checkpoint. `origin` tells where it comes from: update, epoch, scores, or the bundles averaged."""
+    """A checked checkpoint. `origin` tells where it comes from: update, epoch, scores and the precision they were measured in,
+    or the bundles averaged.
+    """
 
     path: Path
     model: ModelSettings
@@ -55,6 +57,13 @@ class Bundle:
         model = build_model(self.model, sizes(self.vocabs))
         load_weights(model, self.path / WEIGHTS)
         return model.to(device).eval()
+
+
+def common_precision(bundles: Sequence[Bundle]) -> str:
+    """What all of them were validated in (fp32, bf16 or fp16); nothing where they differ or do not tell."""
+    names = {bundle.origin.get("precision") for bundle in bundles}
+    name = names.pop() if len(names) == 1 else None
+    return name if name in ("fp32", "bf16", "fp16") else ""
 
 
 def sizes(vocabs: Vocabs) -> Sizes:

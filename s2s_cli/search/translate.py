@@ -22,7 +22,7 @@ from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, Trans
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import ConfigError, DataError, S2SError
-from s2s_cli.runtime import Runtime, tell
+from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
@@ -46,9 +46,7 @@ def translate(
             settings = _settled(settings, ranks.world)
             if ranks.world > 1 and torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            translator = Translator(
-                *settings.model, search=search, runtime=Runtime.start(runtime), weights=settings.weight
-            )
+            translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight)
             if settings.nbest > translator.settings.beam:
                 raise ConfigError(
                     f"nbest ({settings.nbest}) is more than beam ({translator.settings.beam}): raise --beam"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
+from s2s_cli.checkpoint.bundle import common_precision, find_bundle, open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import blank
 from s2s_cli.data.vocab import Vocab, Vocabs
@@ -108,16 +108,16 @@ class Translator:
         self,
         *paths: str | Path,
         search: SearchSettings | None = None,
-        runtime: Runtime | None = None,
+        runtime: RuntimeSettings | None = None,
         weights: Sequence[float] | None = None,
     ) -> None:
         """From run folders (their best checkpoints) or bundles; several make an ensemble, which must share one vocabulary.
 
-        Of `search`, the fields that were given count; the others are as the (first) model was validated. `runtime` is the
-        machine, chosen by itself if None is given (`Runtime.start(RuntimeSettings(device="cpu", threads=2))`). `weights` are
-        those of the ensemble's models. Raises BundleError for what is no whole model, ConfigError for settings that conflict.
+        Of `search`, the fields that were given count; the others are as the (first) model was validated. `runtime` says where
+        and how to compute (`RuntimeSettings(device="cpu", threads=2)`); its precision, unless given, is what all the models were
+        validated in. `weights` are those of the ensemble's models. Raises BundleError for what is no whole model, ConfigError
+        for settings that conflict.
         """
-        runtime = runtime or Runtime.start(RuntimeSettings())
         if not paths:
             raise ConfigError('Translator needs a model: name a run folder or bundle, as in Translator("run")')
         bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
@@ -129,8 +129,9 @@ class Translator:
         settings = bundles[0].search
         if search is not None:
             settings = SearchSettings.model_validate(settings.model_dump() | search.model_dump(exclude_unset=True))
-        models = [bundle.load_model(runtime.device) for bundle in bundles]
-        self._have(models, bundles[0].vocabs, settings, runtime, weights)
+        machine = Runtime.start(runtime or RuntimeSettings(), validated_in=common_precision(bundles))
+        models = [bundle.load_model(machine.device) for bundle in bundles]
+        self._have(models, bundles[0].vocabs, settings, machine, weights)
 
     @classmethod
     def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":

@@ -64,6 +64,7 @@ class Trainer:
         self._saved = progress.update
         self._mark = (time.monotonic(), progress.num_tokens)  # since when, and from what count, speed is measured
         self._started = time.monotonic() - progress.seconds  # as if the run had never been interrupted
+        self._begun = (time.monotonic(), progress.update)
 
     def run(self, stop: StopSignal) -> str:
         """Train until a limit, patience or a signal ends it; returns the reason. Raises Interrupted after a signal."""
@@ -81,6 +82,7 @@ class Trainer:
         self.learner.model.train()
         self._mark = (time.monotonic(), progress.num_tokens)
         self._started = time.monotonic() - progress.seconds
+        self._begun = (time.monotonic(), progress.update)
         with bar:
             try:
                 while not self.is_done():
@@ -293,7 +295,9 @@ class Trainer:
             f"loss {numbers['loss']:.3f}{apart} ppl {numbers['ppl']:.2f} lr {numbers['lr']:.2e} "
             f"norm {numbers['grad_norm']:.2f} {numbers['tokens_per_second']:.0f} tok/s"
         )
-        left = max(0, self.num_updates - progress.update) * progress.seconds / progress.update
+        here = progress.update - self._begun[1]  # before an interruption the machine may have been another one
+        rate = (now - self._begun[0]) / here if here > 0 else progress.seconds / progress.update
+        left = max(0, self.num_updates - progress.update) * rate
         if self.settings.max_time is not None:
             left = min(left, max(0.0, self.settings.max_time - progress.seconds))
         line += f" ETA {clock(left)}"

@@ -24,9 +24,10 @@ from s2s_cli.search.translator import Translator
 @dataclass(frozen=True)
 class Validation:
     """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (empty if the loss
-    alone was wanted).
+    alone was wanted); and the precision that all was computed in.
     """
 
+    precision: str
     loss: float
     scores: dict[str, Score]
     src: list[str]
@@ -39,7 +40,7 @@ class Validation:
 
     def record(self, metric: str) -> dict[str, Any]:
         """The numbers, and the signature of `metric` if it has one."""
-        record: dict[str, Any] = {"loss": self.loss}
+        record: dict[str, Any] = {"precision": self.precision, "loss": self.loss}
         record |= {name: score.value for name, score in self.scores.items()}
         return record | ({"signature": self.scores[metric].signature} if metric in self.scores else {})
 
@@ -79,7 +80,7 @@ def validate(
     if textual:
         output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
-    return Validation(nll / max(1, num_tokens), scores, src, output)
+    return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
 
 
 def chosen_lines(num_lines: int, subset: int) -> list[int]:

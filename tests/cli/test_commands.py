@@ -14,7 +14,6 @@ from samples import TINY, write_corpus
 from zygote import Zygote
 
 # Trained: 120 updates, validated every 40.
-SAME_SEARCH = ["--precision", "fp32"]
 
 
 def lines(data: bytes) -> list[bytes]:
@@ -34,7 +33,7 @@ def test_run_folder(run: Path) -> None:
 
 def test_bare_commands_on_defaults(s2s: Zygote, home: Path, run: Path) -> None:
     """`s2s translate -i test.src`, `s2s score --bleu` and `s2s average` find everything where the others left it."""
-    done = s2s.run("translate", "-i", "test.src", *SAME_SEARCH, cwd=home)
+    done = s2s.run("translate", "-i", "test.src", cwd=home)
     assert done.code == 0, done.err
     assert len(lines(done.out)) == 24
     scored = s2s.run("score", "--bleu", cwd=home, stdin=done.out)
@@ -82,7 +81,7 @@ def test_bare_commands_on_a_settings_file(s2s: Zygote, tmp_path: Path) -> None:
 def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path, run: Path, which: str) -> None:
     """To the last digit, with the same signature."""
     origin = json.loads((run / which / "config.json").read_text())["origin"]
-    out = s2s.run("translate", "-m", run / which, "-i", "valid.src", *SAME_SEARCH, cwd=home).out
+    out = s2s.run("translate", "-m", run / which, "-i", "valid.src", cwd=home).out
     done = s2s.run("score", "--bleu", "--json", "-r", "valid.tgt", cwd=home, stdin=out)
     text = done.out.decode()
     assert origin["bleu"] > 0
@@ -92,9 +91,9 @@ def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path
 
 def test_validation_is_the_same_with_other_search_settings_given(s2s: Zygote, home: Path, run: Path) -> None:
     """A bundle remembers how it was validated; flags change that."""
-    plain = s2s.run("translate", "-i", "valid.src", *SAME_SEARCH, cwd=home).out
-    assert s2s.run("translate", "-i", "valid.src", "--beam", 3, *SAME_SEARCH, cwd=home).out == plain
-    other = s2s.run("translate", "-i", "valid.src", "--beam", 1, "--max-len", 2, *SAME_SEARCH, cwd=home).out
+    plain = s2s.run("translate", "-i", "valid.src", cwd=home).out
+    assert s2s.run("translate", "-i", "valid.src", "--beam", 3, cwd=home).out == plain
+    other = s2s.run("translate", "-i", "valid.src", "--beam", 1, "--max-len", 2, cwd=home).out
     assert other != plain
 
 
@@ -107,13 +106,13 @@ def test_average_of_one_checkpoint_translates_as_it_does(s2s: Zygote, home: Path
 
 def test_translation_does_not_depend_on_batches(s2s: Zygote, home: Path, run: Path) -> None:
     text = (home / "test.src").read_bytes()
-    expected = s2s.run("translate", *SAME_SEARCH, cwd=home, stdin=text).out
+    expected = s2s.run("translate", cwd=home, stdin=text).out
     for options in (["--search-tokens", 1], ["--flush-every", 5], ["--search-tokens", 100_000, "--flush-every", 1]):
-        assert s2s.run("translate", *options, *SAME_SEARCH, cwd=home, stdin=text).out == expected
+        assert s2s.run("translate", *options, cwd=home, stdin=text).out == expected
     order = list(range(24))
     random.Random(3).shuffle(order)
     shuffled = b"".join(lines(text)[i] + b"\n" for i in order)
-    found = s2s.run("translate", *SAME_SEARCH, cwd=home, stdin=shuffled).out
+    found = s2s.run("translate", cwd=home, stdin=shuffled).out
     assert lines(found) == [lines(expected)[i] for i in order]
 
 
@@ -149,7 +148,7 @@ NASTY = {
 @pytest.mark.parametrize("end", [b"\n", b""])
 def test_as_many_lines_out_as_in_for_any_bytes(s2s: Zygote, home: Path, run: Path, end: bytes) -> None:
     """Blank ones stay blank, the others come out as they would alone, and what was done to them is told."""
-    options = ["--max-src-len", 60, "--max-len", 5, *SAME_SEARCH]
+    options = ["--max-src-len", 60, "--max-len", 5]
     text = b"\n".join([*NASTY.values(), b"the old dog"]) + end
     done = s2s.run("translate", *options, cwd=home, stdin=text)
     assert done.code == 0, done.err
@@ -176,8 +175,8 @@ def test_nothing_to_translate(s2s: Zygote, home: Path, run: Path, text: bytes, n
 
 def test_formats_are_parsable(s2s: Zygote, home: Path, run: Path) -> None:
     text = b"the dog\n\nthe old cat\n"
-    plain = lines(s2s.run("translate", *SAME_SEARCH, cwd=home, stdin=text).out)
-    options = ["--nbest", 2, *SAME_SEARCH]
+    plain = lines(s2s.run("translate", cwd=home, stdin=text).out)
+    options = ["--nbest", 2]
     rows = [
         row.split(b"\t") for row in lines(s2s.run("translate", "--format", "tsv", *options, cwd=home, stdin=text).out)
     ]

@@ -7,6 +7,7 @@ with S2S_DATA naming a local copy.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def _fields(section: str) -> list:
 
         names |= RnnSettings.model_fields
     return list(names.items())
+
+
+@pytest.mark.parametrize("flags", [[], ["--smoke"], ["one", "two"], ["--smoke", "one"]], ids=" ".join)
+def test_what_the_scripts_share(flags: list[str], tmp_path: Path) -> None:
+    """Outside a smoke run too, which is all that is run here of most recipes."""
+    script = tmp_path / "recipes" / "mine" / "run.sh"
+    script.parent.mkdir(parents=True)
+    shutil.copy(RECIPES / "common.sh", script.parents[1])
+    script.write_text(
+        'set -euo pipefail\nsource "$(dirname "$0")/../common.sh"\n'
+        'once made sh -c "echo first > made"\nonce made sh -c "echo second > made"\necho "$S2S_RECIPE; $(cat made); $PWD"\n'
+    )
+    done = recipe(script, *flags, "--work", tmp_path / "work")
+    assert done.returncode == 0, done.stderr
+    command = " ".join(["bash recipes/mine/run.sh", *flags])
+    assert done.stdout == f"{command}; first; {tmp_path / 'work'}{'-smoke' * ('--smoke' in flags)}\n"
 
 
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if "common.sh" in s.read_text()], ids=name_of)

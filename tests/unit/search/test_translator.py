@@ -20,6 +20,7 @@ from s2s_cli.search.translate import translate
 from s2s_cli.search.translator import Line, Seen, Translator
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
+ON_CPU = RuntimeSettings(device="cpu", precision="fp32")
 LINES = [src for src, _ in sentences(40, seed=5)]
 BLANK = ["", " ", "\t", "\u00a0\u3000", "\u2028"]
 
@@ -245,11 +246,36 @@ def test_rules_that_forbid_everything_are_named(vocabs: Vocabs, options: dict) -
 
 
 def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Vocabs) -> None:
-    tool = Translator(bundle, runtime=CPU)
+    tool = Translator(bundle, runtime=ON_CPU)
     assert (tool.settings.beam, tool.settings.max_len) == (3, 12)
     assert tool.translate(LINES) == translator(vocabs).translate(LINES)
-    told = Translator(bundle, search=SearchSettings(beam=1), runtime=CPU).settings
+    told = Translator(bundle, search=SearchSettings(beam=1), runtime=ON_CPU).settings
     assert told == SearchSettings(beam=1, max_len=12)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision_is_that_of_validation_unless_told(
+    vocabs: Vocabs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    """Where the processor is fast at it; and an ensemble of several kinds does as a model that does not tell."""
+    from samples import MODEL
+
+    from s2s_cli.checkpoint.bundle import save_bundle, weights_of
+
+    monkeypatch.setattr("s2s_cli.runtime.is_bf16_fast", lambda device: fast)
+    for name in ("fp32", "bf16", "none", "fp99"):
+        origin = {} if name == "none" else {"precision": name}
+        save_bundle(tmp_path / name, weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, origin)
+
+    def precision(*names: str, told: str = "auto") -> str:
+        settings = RuntimeSettings(device="cpu", precision=told)
+        return Translator(*(tmp_path / name for name in names), runtime=settings).runtime.precision
+
+    default = "bf16" if fast else "fp32"
+    assert precision("fp32") == precision("fp32", "fp32") == "fp32"
+    assert [precision(name) for name in ("bf16", "none", "fp99")] == [default] * 3
+    assert precision("fp32", "bf16") == precision("fp32", "none") == default
+    assert [precision("fp32", told=told) for told in ("bf16", "int8", "fp32")] == ["bf16", "int8", "fp32"]
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
@@ -262,15 +288,15 @@ def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
     vocabs = Vocabs(other, other)
     save_bundle(tmp_path / "other", weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, {})
     with pytest.raises(BundleError, match="different vocabularies"):
-        Translator(bundle, tmp_path / "other", runtime=CPU)
+        Translator(bundle, tmp_path / "other", runtime=ON_CPU)
 
 
 def test_an_ensemble_needs_a_weight_for_each(bundle: Path) -> None:
     with pytest.raises(ConfigError, match="1 weights for 2 models"):
-        Translator(bundle, bundle, runtime=CPU, weights=[1.0])
+        Translator(bundle, bundle, runtime=ON_CPU, weights=[1.0])
     with pytest.raises(ConfigError, match="needs a model"):
         Translator()
-    one, both = Translator(bundle, runtime=CPU), Translator(bundle, bundle, runtime=CPU, weights=[0.3, 0.7])
+    one, both = Translator(bundle, runtime=ON_CPU), Translator(bundle, bundle, runtime=ON_CPU, weights=[0.3, 0.7])
     assert both.translate(LINES[:9]) == one.translate(LINES[:9])
 
 

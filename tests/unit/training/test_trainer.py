@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2s_cli.config import Config
+from s2s_cli.config import Config, RuntimeSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
 from s2s_cli.errors import ConfigError, Interrupted
@@ -109,6 +109,8 @@ class SlowValidation:
     once `then` validations are done.
     """
 
+    tick = 0.004
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float, then: int = 0) -> None:
         self.sizes: list[int] = []
         self.now = 0.0
@@ -125,7 +127,7 @@ class SlowValidation:
         monkeypatch.setattr(trainer_module, "validate", slow)
 
     def monotonic(self) -> float:
-        self.now += 0.004
+        self.now += self.tick
         return self.now
 
 
@@ -142,6 +144,21 @@ def test_a_long_first_validation_ends_in_time(
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     rates = [line["lr"] for line in lines if line["kind"] == "train"]
     assert rates[-1] < 0.3 * max(rates)
+
+
+def test_what_is_left_is_reckoned_from_the_pace_since_the_run_went_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SlowValidation(monkeypatch, 0.0)
+    slow.tick = 10_000.0
+    train(config(home, tmp_path / "run", max_updates=4, log_every=1))
+    slow.tick = 0.001
+    train(config(home, tmp_path / "run", max_updates=8, log_every=1))
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    hours = [int(line.split(" ETA ")[1].split(":")[0]) for line in lines if " ETA " in line]
+    assert len(hours) == 8
+    assert all(hours[:3])
+    assert not any(hours[4:])
 
 
 def test_an_average_waits_for_the_next_command_if_the_time_is_up(
@@ -215,7 +232,7 @@ def test_validation_scores_as_the_score_section_says(home: Path, dataset: Datase
     train(settings)
     record = Progress.read(tmp_path / "run" / "last" / "training" / "state.json").history[-1]
     assert "tok:char" in record["signature"]
-    output = Translator(tmp_path / "run", runtime=CPU).translate(dataset.valid_src)
+    output = Translator(tmp_path / "run", runtime=RuntimeSettings(device="cpu")).translate(dataset.valid_src)
     for metric in ("bleu", "chrf", "ter"):
         assert record[metric] == corpus_score(metric, output, [dataset.valid_tgt], settings.score).value
     with pytest.raises(ConfigError, match=r"score\.tokenize: the run has 'char', now '13a'"):

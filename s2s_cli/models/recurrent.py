@@ -1,11 +1,13 @@
 """Recurrent layers: torch's own cells, in stacks with what torch's stacks lack.
 
 A plain stack is one module of torch, whose kernel runs all its layers in one call. `Stack` is one such module a layer, with
-residual sums, layer norm and variational dropout between them. `run` hides the difference. Cells are a tuple of what a
+residual sums, layer norm and variational dropout between them. `run` hides the difference. A single position goes by torch's
+functions of one, since its kernels for sequences prepare the weights anew at each call. Cells are a tuple of what a
 recurrence carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -13,6 +15,7 @@ from s2s_cli.config import RnnSettings
 from s2s_cli.models.layers import Dropout, VariationalDropout
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
+_POSITION = {"GRU": torch.gru_cell, "LSTM": torch.lstm_cell, "RNN_TANH": torch.rnn_tanh_cell}
 Cells = tuple[Tensor, ...]
 Masks = tuple[Tensor, ...]  # variational dropout between layers, [N, 1, D] each; none where it is off
 
@@ -83,6 +86,8 @@ def run(
 
 def _run_module(module: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
     """`run` for a module of torch, which wants cells as [L·directions, N, D/directions], and a bare one for all but the LSTM."""
+    if first is not None and lengths is None and x.shape[1] == 1 and not module.bidirectional:
+        return _run_position(module, x, first)
     cells = tuple(cell.transpose(0, 1).contiguous() for cell in first or ())
     before = cells[0] if len(cells) == 1 else cells or None
     if lengths is None:
@@ -93,3 +98,17 @@ def _run_module(module: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Ten
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
     after = after if isinstance(after, tuple) else (after,)
     return states, tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in after)
+
+
+def _run_position(module: nn.RNNBase, x: Tensor, first: Cells) -> tuple[Tensor, Cells]:
+    """`_run_module` in one direction, for x [N, 1, E]."""
+    y, lasts = x[:, 0], []
+    for number in range(module.num_layers):
+        if number:
+            y = F.dropout(y, module.dropout, module.training)
+        before = tuple(cell[:, number] for cell in first)
+        weights = [getattr(module, f"{name}_l{number}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        after = _POSITION[module.mode](y, before if len(before) > 1 else before[0], *weights)  # type: ignore[operator]
+        lasts.append(after if isinstance(after, tuple) else (after,))
+        y = lasts[-1][0]
+    return y[:, None], tuple(torch.stack(cells, dim=1) for cells in zip(*lasts, strict=True))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s_cli.config import RnnSettings
+from s2s_cli.models import recurrent
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.layers import VariationalDropout
@@ -96,11 +97,16 @@ def test_variational_dropout_is_the_same_position_by_position(input_feeding):
 
 
 @pytest.mark.parametrize("more", [{}, {"input_feeding": True}, {"attention_place": "before"}])
-def test_variational_dropout_between_layers_is_the_same_position_by_position(more):
+def test_variational_dropout_between_layers_is_the_same_position_by_position(more, monkeypatch):
     model = build_model(settings(decoder_layers=3, dropout=0.5, variational_dropout=True, **more), Sizes(20, 20, True))
-    seen = {number: [] for number in (1, 2)}
-    for number, entering in seen.items():
-        model.decoder.layers[number].register_forward_pre_hook(lambda _, given, into=entering: into.append(given[0]))
+    seen = {model.decoder.layers[number]: [] for number in (1, 2)}
+    run_module = recurrent._run_module
+
+    def note(module, x, *others):
+        seen.get(module, []).append(x)
+        return run_module(module, x, *others)
+
+    monkeypatch.setattr(recurrent, "_run_module", note)
     memory = model.encode(torch.tensor([[3, 4, 5, 2]] * 4), torch.full((4,), 4))
     model.decode(torch.randint(3, 20, (4, 6)), memory)
     dropped = [torch.cat(entering, dim=1) == 0 for entering in seen.values()]
@@ -110,6 +116,28 @@ def test_variational_dropout_between_layers_is_the_same_position_by_position(mor
         assert each.any()
         assert not each.all()
     assert not torch.equal(*dropped)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_position_after_another_is_the_sequence(cell, layers):
+    """The functions of one position and the kernels of a sequence: states, cells and gradients."""
+    stack = recurrence(settings(cell=cell), 6, 8, layers, bidirectional=False)
+    x, first = torch.randn(4, 5, 6), tuple(torch.randn(4, layers, 8) for _ in range(1 + (cell == "lstm")))
+    found = []
+    for one_by_one in (False, True):
+        stack.zero_grad()
+        if one_by_one:
+            states, cells = [], first
+            for t in range(5):
+                state, cells = run(stack, x[:, t : t + 1], cells)
+                states.append(state)
+            states = torch.cat(states, dim=1)
+        else:
+            states, cells = run(stack, x, first)
+        (states.square().sum() + sum(c.sum() for c in cells)).backward()
+        found.append([states, *cells, *(weight.grad for weight in stack.parameters())])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def gru_by_hand(x: Tensor, h: Tensor, gru: nn.GRU) -> Tensor:

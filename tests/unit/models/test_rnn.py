@@ -118,6 +118,26 @@ def test_variational_dropout_between_layers_is_the_same_position_by_position(mor
     assert not torch.equal(*dropped)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("lengths", [[5, 1, 7, 3], [7, 7, 7, 7]])
+def test_rows_that_end_together_are_the_packed_sequence(cell, bidirectional, layers, lengths, monkeypatch):
+    """The kernels for equal lengths and those for unequal ones: states, cells and gradients, whatever stands in the padding."""
+    stack = recurrence(settings(cell=cell), 6, 8, layers, bidirectional)
+    lengths, x = torch.tensor(lengths), torch.randn(4, 7, 6)
+    found = []
+    for most, padding in ((0, 0.0), (99, 9.0)):
+        monkeypatch.setattr(recurrent, "_MANY", most)
+        stack.zero_grad()
+        given = torch.where((torch.arange(7) < lengths[:, None])[..., None], x, padding).requires_grad_()
+        states, cells = run(stack, given, lengths=lengths)
+        (states.square().sum() + sum(c.sin().sum() for c in cells)).backward()
+        found.append([states, *cells, given.grad, *(weight.grad for weight in stack.parameters())])
+    torch.testing.assert_close(*found)
+    assert torch.equal(found[0][0] == 0, found[1][0] == 0), "padding alone is zero"
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm", "elman"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_position_after_another_is_the_sequence(cell, layers):

@@ -16,11 +16,20 @@ _LANES = 16  # fp32 numbers in the widest vectors that processors have
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 
 
-class Dropout(nn.Module):
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Dropout (Srivastava et al. 2014) that on CPU spends one random byte an element, where torch spends a slow draw.
 
     The rate is rounded to a multiple of 1/256 there, and what stays is scaled by the exact inverse of that rate.
     """
+    if not training or rate == 0.0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, rate)
+    return _ByteDropout.apply(x, round(rate * 256))
+
+
+class Dropout(nn.Module):
+    """`dropout` as a module."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -28,11 +37,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; the identity unless training."""
-        if not self.training or self.rate == 0.0:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.rate)
-        return _ByteDropout.apply(x, round(self.rate * 256))
+        return dropout(x, self.rate, self.training)
 
 
 class VariationalDropout(Dropout):

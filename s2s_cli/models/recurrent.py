@@ -8,12 +8,11 @@ recurrence carries, [N, L, D] each: the hidden state, and for an LSTM the cell s
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s2s_cli.config import RnnSettings
-from s2s_cli.models.layers import Dropout, VariationalDropout
+from s2s_cli.models.layers import Dropout, VariationalDropout, dropout
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
 _MANY = 40  # rows of padding at the mean position, which cost as much as torch's kernel for unequal lengths loses
@@ -110,7 +109,7 @@ def _run_position(module: nn.RNNBase, x: Tensor, first: Cells) -> tuple[Tensor, 
     y, lasts = x[:, 0], []
     for number in range(module.num_layers):
         if number:
-            y = F.dropout(y, module.dropout, module.training)
+            y = dropout(y, module.dropout, module.training)
         before = tuple(cell[:, number] for cell in first)
         weights = [getattr(module, f"{name}_l{number}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         after = _POSITION[module.mode](y, before if len(before) > 1 else before[0], *weights)  # type: ignore[operator]
@@ -144,7 +143,7 @@ def _run_aligned(module: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor
     lasts = []
     for number in range(module.num_layers):
         if number:
-            x = F.dropout(x, module.dropout, module.training)
+            x = dropout(x, module.dropout, module.training)
         sides = []
         for suffix in ("", "_reverse") if module.bidirectional else ("",):
             names = (f"{name}_l{number}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))

@@ -18,29 +18,41 @@ PUBLISHED = 41.02  # Transformer-Tiny, lowercased tokenized BLEU: Wu et al. 2021
 MODELS = ("rnn-basic", "rnn", "rnn-luong", "rnn-bahdanau", "transformer", "lowercased", "regularised")
 
 
-def kinds(model: str) -> list[list[Path]]:
-    """The outputs of a model that share a row: the seeds' best checkpoints, their averages, each ensemble."""
-    seeds = [sorted(Path(model).glob(f"seed*/{name}.hyp")) for name in ("best", "averaged")]
-    return [
-        outputs for outputs in [*seeds, *([path] for path in sorted(Path(model).glob("ensemble-*.hyp")))] if outputs
-    ]
+LOWERCASED = ("lowercased", "regularised")  # their cased scores leave case alone, as the signatures say
+
+
+def kinds(model: str) -> list[tuple[str, list[Path], list[Path]]]:
+    """What rows a model has: their name, the outputs whose scores are averaged, and the runs behind them.
+
+    The seeds' best checkpoints, their averages, and ensembles: of the seeds, and of the regularised with the plain model.
+    """
+    rows = []
+    for name in ("best", "averaged"):
+        outputs = sorted(Path(model).glob(f"seed*/{name}.hyp"))
+        rows.append((name, outputs, [output.parent for output in outputs]))
+    for output in sorted(Path(model).glob("ensemble-*.hyp")):
+        rows.append(("ensemble", [output], [Path(model, f"seed{seed}") for seed in output.stem.split("-")[1:]]))
+    for output in Path(model).glob("with-lowercased.hyp"):
+        first = min(Path(model).glob("seed*/averaged.hyp")).parent
+        rows.append(("ensemble with lowercased", [output], [Path("lowercased", first.name), first]))
+    return [row for row in rows if row[1]]
 
 
 def main() -> None:
     """Score what is there, print a row for each kind of output, write a record for each output."""
     systems, rows = [], []
     for model in MODELS:
-        for outputs in kinds(model):
-            name, *members = outputs[0].stem.split("-")
-            cased = score([str(output) for output in outputs], [REF], "--bleu", "--chrf")
+        case = ["--lowercase"] if model in LOWERCASED else []
+        for name, outputs, runs in kinds(model):
+            cased = score([str(output) for output in outputs], [REF], "--bleu", "--chrf", *case)
             tokenized = score([f"{output}.tok" for output in outputs], [TOK_REF], "--bleu", "--tokenize", "none")
             for output, ours, theirs in zip(outputs, cased, tokenized, strict=True):
-                made = [Path(model, f"seed{seed}") for seed in members] or [output.parent]
+                made = runs if len(outputs) == 1 else [output.parent]
                 record = {"model": model, "checkpoint": name, "cased": ours, "lowercased_tokenized": theirs}
                 systems.append(record | {"runs": [run_facts(run) for run in made]})
             values = zip(*([s["score"] for s in (*a, *b)] for a, b in zip(cased, tokenized, strict=True)), strict=True)
-            rows.append([model, name, len(members) or len(outputs), *map(mean, values)])
-    table(["model", "checkpoint", "seeds", "BLEU", "chrF", "BLEU lc tok"], rows)
+            rows.append([model, name, len(runs), *map(mean, values)])
+    table(["model", "checkpoint", "runs", "BLEU", "chrF", "BLEU lc tok"], rows)
     print(f"published Transformer-Tiny: BLEU lc tok {PUBLISHED}")
     write(systems, published_lowercased_tokenized_bleu=PUBLISHED)
 

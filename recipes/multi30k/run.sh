@@ -6,8 +6,8 @@
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
 #   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
-#                regularised (default: all)
-#   SEED         numbers (default: 1, and 1 2 3 for transformer and regularised); more than one also make an ensemble
+#                regularised (which goes on from lowercased; the two also make an ensemble) (default: all)
+#   SEED         numbers (default: 1); more than one also make an ensemble
 #   --smoke      about a minute on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
@@ -32,51 +32,52 @@ python3 "$root/data/multi30k.py" text
 corpus=() # what a smoke run changes
 limits=()
 num=1000
-best=4
 if $smoke; then
-    [ ${#models[@]} -gt 0 ] || models=(regularised)
+    [ ${#models[@]} -gt 0 ] || models=(lowercased regularised)
     [ ${#seeds[@]} -gt 0 ] || seeds=(1 2)
     for side in en de; do
         head -n 1000 "text/train.$side" > "train.$side"
         head -n 20 "text/val.$side" > "val.$side"
     done
     corpus=(--train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de --vocab-size 1000)
-    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
-    best=2
+    limits=(--max-updates 4 --valid-every 2 --warmup 3 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
     num=10
 fi
 for end in en de lc.norm.tok.de; do head -n $num "text/test_2016_flickr.$end" > "test.$end"; done
+[ ${#seeds[@]} -gt 0 ] || seeds=(1)
 [ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased regularised)
 
 for model in "${models[@]}"; do
     config=$recipe/s2s.yaml
     data=data-bin
     flags=()
+    last=10 # checkpoints that are averaged
     case $model in
-        rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model") ;;
-        lowercased) data=data-lowercased ;;
-        regularised) config=$recipe/regularised.yaml ;;
+        rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model"); last=4 ;;
+        lowercased | regularised) config=$recipe/$model.yaml; data=data-lowercased ;;
     esac
+    ! $smoke || last=2
     once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data ${corpus[@]+"${corpus[@]}"} \
-        $([ $model != lowercased ] || echo --lowercase)
-    chosen=(${seeds[@]+"${seeds[@]}"})
-    if [ ${#chosen[@]} -eq 0 ]; then
-        case $model in transformer | regularised) chosen=(1 2 3) ;; *) chosen=(1) ;; esac
-    fi
+        $([ $data = data-bin ] || echo --lowercase)
     bundles=()
-    for seed in "${chosen[@]}"; do
+    for seed in "${seeds[@]}"; do
         run=$model/seed$seed
+        [ $model != regularised ] || flags=(--init-from "lowercased/seed$seed/averaged")
         bundles+=(-m "$run/averaged")
         [ ! -f "$run/averaged.hyp" ] || continue
         say "$model, seed $seed"
         s2s train -c "$config" --data $data --run "$run" --seed "$seed" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
-        [ -d "$run/averaged" ] || s2s average -m "$run" --best $best -o "$run/averaged"
+        [ -d "$run/averaged" ] || s2s average -m "$run" --last $last -o "$run/averaged"
         s2s translate -m "$run/best" -i test.en -o "$run/best.hyp"
         s2s translate -m "$run/averaged" -i test.en -o "$run/averaged.hyp"
     done
-    ensemble=$model/ensemble-$(IFS=-; echo "${chosen[*]}").hyp
-    [ ${#chosen[@]} -eq 1 ] || once "$ensemble" s2s translate "${bundles[@]}" -i test.en -o "$ensemble"
+    ensemble=$model/ensemble-$(IFS=-; echo "${seeds[*]}").hyp
+    [ ${#seeds[@]} -eq 1 ] || once "$ensemble" s2s translate "${bundles[@]}" -i test.en -o "$ensemble"
 done
+plain=lowercased/seed${seeds[0]}/averaged
+regularised=regularised/seed${seeds[0]}/averaged
+[ ! -d "$plain" ] || [ ! -d "$regularised" ] ||
+    once regularised/with-lowercased.hyp s2s translate -m "$plain" -m "$regularised" -i test.en -o regularised/with-lowercased.hyp
 for hyp in */*.hyp */*/*.hyp; do
     [ ! -f "$hyp" ] || once "$hyp.tok" sh -c "python3 '$root/data/moses.py' --lang de < '$hyp' > '$hyp.part' && mv '$hyp.part' '$hyp.tok'"
 done

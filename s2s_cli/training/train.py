@@ -68,6 +68,11 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
     )
+    if dataset.vocabs.tgt.rules.lowercase and not config.score.lowercase and settings.valid_metric != "loss":
+        log.say(
+            "the model writes lower case and the validation text has upper case, which scores tell apart: "
+            "`score: {lowercase: true}` in s2s.yaml has them leave case alone"
+        )
     if progress.update:
         log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
     elif reports := first_weights(learner.model, dataset.vocabs, settings):

@@ -290,6 +290,16 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never there in part, wherever the process or the machine dies."""
+    beside = path.with_suffix(".tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
 class Log:
     """Lines for people, on stderr and in `train.log`; numbers for programs, in `metrics.jsonl`; or silence."""
 
@@ -319,9 +329,7 @@ class Log:
                 numbers = json.loads(line)
                 if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
                     kept.append(line + "\n")
-        beside = self._metrics.with_suffix(".tmp")
-        beside.write_text("".join(kept), encoding="utf-8")
-        os.replace(beside, self._metrics)
+        write_whole(self._metrics, "".join(kept))
 
     def metrics(self, kind: str, update: int, **numbers: object) -> None:
         """One JSON object: `kind` is train, valid or average."""

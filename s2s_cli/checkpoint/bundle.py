@@ -29,6 +29,7 @@ from torch import Tensor
 
 from s2s_cli import __version__
 from s2s_cli.config import ModelSettings, SearchSettings
+from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.models.base import Seq2Seq, Sizes
@@ -117,10 +118,10 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         beside.mkdir(parents=True)
         write(beside)
         for file in [*beside.rglob("*"), beside]:
-            _sync(file)
+            sync(file)
         gone = _step_aside(path) if path.exists() else None
         beside.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         if gone is not None:
             shutil.rmtree(gone, ignore_errors=True)
     except (OSError, SafetensorError) as error:
@@ -282,11 +283,3 @@ def find_bundle(path: Path) -> Path:
 def _sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

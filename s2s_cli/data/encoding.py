@@ -23,7 +23,7 @@ from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import DataError
-from s2s_cli.worker import become_worker
+from s2s_cli.worker import become_worker, signals_wait
 
 Ids = npt.NDArray[np.int32]
 
@@ -116,6 +116,8 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder,))
     waiting: deque[Future[Encoded]] = deque()
     try:
+        with signals_wait():
+            pool.submit(bool)  # the first job starts the processes
         for block in blocks:
             waiting.append(pool.submit(_work, block))
             if len(waiting) > 2 * workers:

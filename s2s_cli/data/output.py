@@ -58,7 +58,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         try:
             yield partial
             for path in [*partial.rglob("*"), partial]:
-                _sync(path)
+                sync(path)
             _replace(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -94,10 +94,13 @@ def _lock(out: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk before anything else is done."""
     descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(new: Path, out: Path) -> None:
@@ -106,5 +109,5 @@ def _replace(new: Path, out: Path) -> None:
     if out.exists():
         out.rename(old)
     new.rename(out)
-    _sync(out.parent)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -12,7 +12,7 @@ import yaml
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, S2SError
-from s2s_cli.runtime import Runtime, lock
+from s2s_cli.runtime import Runtime, lock, write_whole
 
 # What may change between two commands on one run folder: nothing of it changes a weight at any update.
 _FREE = {
@@ -46,9 +46,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     settings = _fixed(config, dataset, world)
     before = _recorded(run)
     if before is None:
-        beside = (run / _FILE).with_suffix(".tmp")
-        beside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        beside.replace(run / _FILE)
+        write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
         return
     data = settings.pop("data")
     changes = [

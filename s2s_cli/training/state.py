@@ -30,6 +30,7 @@ from s2s_cli.checkpoint.bundle import (
     weights_of,
 )
 from s2s_cli.config import ModelSettings, SearchSettings
+from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
 from s2s_cli.models.base import Seq2Seq
@@ -294,3 +295,4 @@ class Checkpoints:
         beside.unlink(missing_ok=True)
         beside.symlink_to(bundle.relative_to(self.run))
         os.replace(beside, self.run / name)
+        sync(self.run)

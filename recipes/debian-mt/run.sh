@@ -31,7 +31,7 @@ if $smoke; then
         head -n 1500 "text/train.$side" > "$text/train.$side"
         for part in val test; do head -n 10 "text/$part.$side" > "$text/$part.$side"; done
     done
-    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
+    limits=(--max-updates 4 --valid-every 2 --warmup 3 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
     corpus=(--vocab-size 1000)
     best=2
 fi

@@ -23,7 +23,7 @@ if $smoke; then
         head -n 1000 "text/train.$side" > "$text/train.$side"
         for part in val test; do head -n 10 "text/$part.$side" > "$text/$part.$side"; done
     done
-    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
+    limits=(--max-updates 4 --valid-every 2 --warmup 3 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
     corpus=(--vocab-size 1000 --train-src $text/train.src --train-tgt $text/train.tgt
         --valid-src $text/val.src --valid-tgt $text/val.tgt --test-src $text/test.src)
 fi
@@ -32,7 +32,7 @@ once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${c
 for model in "${names[@]}"; do
     case $model in
         lstm) flags=(--preset rnn --cell lstm --lr 0.001) ;;
-        transformer) flags=(--preset tiny --dim 256 --ffn-dim 1024 --lr 0.002) ;;
+        transformer) flags=(--preset tiny --ffn-dim 512 --lr 0.003) ;;
         *) echo "run.sh: there is no model $model, only lstm and transformer" >&2; exit 2 ;;
     esac
     say "$model"

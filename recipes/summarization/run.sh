@@ -5,7 +5,7 @@
 #
 #   bash recipes/summarization/run.sh [--smoke] [--data DIR] [--work DIR] [debian|dialogsum ...] [MODEL ...]
 #
-#   MODEL        lstm, pointer, coverage, transformer, pretrained (default: all)
+#   MODEL        lstm, pointer, coverage (which goes on from pointer), transformer, pretrained (default: all)
 #   --smoke      about a minute on a corner of the Debian set, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
@@ -35,14 +35,14 @@ fi
 
 # How the models differ: a name of the table, then flags.
 shape() {
-    local lstm=(--preset rnn --cell lstm --emb-dim 128 --dim 512 --dropout 0.3)
-    local transformer=(--preset tiny --dim 256 --heads 4 --ffn-dim 1024 --head copy --lr 0.002)
+    local lstm=(--preset rnn --cell lstm --emb-dim 128 --dim 256 --dropout 0.3)
+    local transformer=(--preset tiny --ffn-dim 512 --head copy --lr 0.003)
     case $1 in
         lstm) echo "${lstm[@]}" ;;
         pointer) echo "${lstm[@]} --head copy" ;;
-        coverage) echo "${lstm[@]} --head copy --coverage --coverage-loss 1" ;;
+        coverage) echo "${lstm[@]} --head copy --coverage --coverage-loss 1 --init-from $2/pointer --lr 0.0003 --max-epochs 3" ;;
         transformer) echo "${transformer[@]}" ;;
-        pretrain) echo "${transformer[@]} --denoise infill --denoise-rate 0.3 --permute-sentences --valid-metric loss --patience 0" ;;
+        pretrain) echo "${transformer[@]} --denoise infill --denoise-rate 0.3 --permute-sentences --valid-metric loss --max-epochs 6" ;;
         pretrained) echo "${transformer[@]} --lr 0.001 --init-from $2/pretrain/last" ;;
     esac
 }

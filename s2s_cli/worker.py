@@ -1,15 +1,12 @@
 """How a process is forked to help another one: what it does first, to leave signals to that one and to end with it."""
 
 import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 
 @contextlib.contextmanager
@@ -39,17 +36,6 @@ def become_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def keep_memory() -> None:
-    """Let this process keep the memory that it frees, where its C library is glibc.
-
-    Else each large tensor is a new mapping, whose pages the system fills with zeros first: a tenth of the time of a search.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another library has no mallopt, or no such numbers for it
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, 2**30)
-        mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 def _end_with_parent() -> None:

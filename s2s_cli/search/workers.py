@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from s2s_cli.errors import S2SError
-from s2s_cli.worker import become_worker, keep_memory, signals_wait
+from s2s_cli.runtime import keep_memory
+from s2s_cli.worker import become_worker, signals_wait
 
 Work = Callable[..., Any]
 

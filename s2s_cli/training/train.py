@@ -9,7 +9,7 @@ from s2s_cli.config import LOWER_IS_BETTER, Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.errors import DataError
 from s2s_cli.models.build import build_model, num_parameters
-from s2s_cli.runtime import Log, Runtime, StopSignal, seed_for
+from s2s_cli.runtime import Log, Runtime, StopSignal, keep_memory, seed_for
 from s2s_cli.training.board import Board
 from s2s_cli.training.dry_run import dry_run
 from s2s_cli.training.finish import finish
@@ -30,6 +30,7 @@ def train(config: Config) -> None:
         raise DataError(f"{settings.data} has no validation text: run preprocess again with some")
     config = _with_source_cut(config, dataset)
     runtime = Runtime.start(config.runtime, join=True)
+    keep_memory()
     try:
         if settings.dry_run:
             learner = _fresh_learner(config, dataset, runtime)

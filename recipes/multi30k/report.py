@@ -32,9 +32,9 @@ def kinds(model: str) -> list[tuple[str, list[Path], list[Path]]]:
         rows.append((name, outputs, [output.parent for output in outputs]))
     for output in sorted(Path(model).glob("ensemble-*.hyp")):
         rows.append(("ensemble", [output], [Path(model, f"seed{seed}") for seed in output.stem.split("-")[1:]]))
-    for output in Path(model).glob("with-lowercased.hyp"):
-        first = min(Path(model).glob("seed*/averaged.hyp")).parent
-        rows.append(("ensemble with lowercased", [output], [Path("lowercased", first.name), first]))
+    for output in sorted(Path(model).glob("mixed-*.hyp")):
+        seed = f"seed{output.stem.split('-')[1]}"
+        rows.append(("ensemble with lowercased", [output], [Path("lowercased", seed), Path(model, seed)]))
     return [row for row in rows if row[1]]
 
 
@@ -52,6 +52,7 @@ def main() -> None:
                 systems.append(record | {"runs": [run_facts(run) for run in made]})
             values = zip(*([s["score"] for s in (*a, *b)] for a, b in zip(cased, tokenized, strict=True)), strict=True)
             rows.append([model, name, len(runs), *map(mean, values)])
+    print(f"Of {' and '.join(LOWERCASED)}, BLEU and chrF leave case alone.")
     table(["model", "checkpoint", "runs", "BLEU", "chrF", "BLEU lc tok"], rows)
     print(f"published Transformer-Tiny: BLEU lc tok {PUBLISHED}")
     write(systems, published_lowercased_tokenized_bleu=PUBLISHED)

@@ -62,7 +62,13 @@ for model in "${models[@]}"; do
     bundles=()
     for seed in "${seeds[@]}"; do
         run=$model/seed$seed
-        [ $model != regularised ] || flags=(--init-from "lowercased/seed$seed/averaged")
+        if [ $model = regularised ]; then
+            flags=(--init-from "lowercased/seed$seed/averaged")
+            if [ ! -d "lowercased/seed$seed/averaged" ]; then
+                echo "run.sh: regularised goes on from lowercased, which was not trained with seed $seed: name both" >&2
+                exit 2
+            fi
+        fi
         bundles+=(-m "$run/averaged")
         [ ! -f "$run/averaged.hyp" ] || continue
         say "$model, seed $seed"
@@ -74,10 +80,12 @@ for model in "${models[@]}"; do
     ensemble=$model/ensemble-$(IFS=-; echo "${seeds[*]}").hyp
     [ ${#seeds[@]} -eq 1 ] || once "$ensemble" s2s translate "${bundles[@]}" -i test.en -o "$ensemble"
 done
-plain=lowercased/seed${seeds[0]}/averaged
-regularised=regularised/seed${seeds[0]}/averaged
-[ ! -d "$plain" ] || [ ! -d "$regularised" ] ||
-    once regularised/with-lowercased.hyp s2s translate -m "$plain" -m "$regularised" -i test.en -o regularised/with-lowercased.hyp
+for seed in "${seeds[@]}"; do
+    plain=lowercased/seed$seed/averaged
+    regularised=regularised/seed$seed/averaged
+    both=regularised/mixed-$seed.hyp
+    [ ! -d "$plain" ] || [ ! -d "$regularised" ] || once "$both" s2s translate -m "$plain" -m "$regularised" -i test.en -o "$both"
+done
 for hyp in */*.hyp */*/*.hyp; do
     [ ! -f "$hyp" ] || once "$hyp.tok" sh -c "python3 '$root/data/moses.py' --lang de < '$hyp' > '$hyp.part' && mv '$hyp.part' '$hyp.tok'"
 done

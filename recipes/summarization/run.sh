@@ -86,6 +86,10 @@ for set in "${sets[@]}"; do
         systems+=("$model=$set/$model.hyp,$set/$model")
         [ ! -f "$set/$model.hyp" ] || continue
         say "$set: $model"
+        if [ "$model" = coverage ] && [ ! -d "$set/pointer/best" ]; then
+            echo "run.sh: coverage goes on from pointer, which is not there: name both, pointer first" >&2
+            exit 2
+        fi
         if [ "$model" = pretrained ]; then
             src=text/$set
             ! $smoke || src=$set

@@ -62,9 +62,9 @@ class Bundle:
 
 def common_precision(bundles: Sequence[Bundle]) -> str:
     """What all of them were validated in (fp32, bf16 or fp16); nothing where they differ or do not tell."""
-    names = {bundle.origin.get("precision") for bundle in bundles}
-    name = names.pop() if len(names) == 1 else None
-    return name if name in ("fp32", "bf16", "fp16") else ""
+    first = bundles[0].origin.get("precision")
+    alike = all(bundle.origin.get("precision") == first for bundle in bundles)
+    return first if alike and first in ("fp32", "bf16", "fp16") else ""
 
 
 def sizes(vocabs: Vocabs) -> Sizes:
@@ -165,7 +165,12 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
     vocabs = Vocabs.load(path / "vocab")
     if vocabs.fingerprints != config.get("vocab"):
         raise BundleError(f"{path} holds a vocabulary that is not the one its model was trained with")
-    return Bundle(path, model, search, vocabs, config.get("origin") or {})
+    origin = config.get("origin") or {}
+    if not isinstance(origin, dict):
+        raise BundleError(
+            f"{path / 'config.json'} says {str(origin)[:40]!r} of where the bundle comes from, not what it should"
+        )
+    return Bundle(path, model, search, vocabs, origin)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -117,7 +117,7 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
     waiting: deque[Future[Encoded]] = deque()
     try:
         with signals_wait():
-            pool.submit(bool)  # the first job starts the processes
+            pool.submit(bool)  # the first job forks them all
         for block in blocks:
             waiting.append(pool.submit(_work, block))
             if len(waiting) > 2 * workers:

@@ -19,13 +19,13 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Dropout (Srivastava et al. 2014) that on CPU spends one random byte an element, where torch spends a slow draw.
 
-    The rate is rounded to a multiple of 1/256 there, and what stays is scaled by the exact inverse of that rate.
+    The rate is rounded to a multiple of 1/256 there, up to 255/256, and what stays is scaled by the exact inverse of that rate.
     """
     if not training or rate == 0.0:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, rate)
-    return _ByteDropout.apply(x, round(rate * 256))
+    return _ByteDropout.apply(x, min(255, round(rate * 256)))
 
 
 class Dropout(nn.Module):

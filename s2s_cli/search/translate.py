@@ -55,7 +55,7 @@ def translate(
                 _remark(settings, search)
             identity = None
             if settings.output != _STDIN and all(path.is_file() for path in _inputs(settings)):
-                identity = _identity(settings, translator.settings, runtime, score, ranks.world)
+                identity = _identity(settings, translator, runtime, score, ranks.world)
             _write(translator, settings, score, ranks, identity, seen, repaired)
         with ranks.step():
             seen = _together(seen, ranks)
@@ -112,15 +112,15 @@ def _outputs(settings: TranslateSettings) -> list[Path]:
 
 
 def _identity(
-    settings: TranslateSettings, search: SearchSettings, runtime: RuntimeSettings, score: ScoreSettings, world: int
+    settings: TranslateSettings, translator: Translator, runtime: RuntimeSettings, score: ScoreSettings, world: int
 ) -> dict[str, Any]:
     """All that the output is made of: a command may go on with what another one left if this is the same."""
     files = {"model", "input", "output", "alignments", "prefix", "force"}
     identity: dict[str, Any] = {
         "version": __version__,
         "translate": settings.model_dump(mode="json", exclude=files),
-        "search": search.model_dump(mode="json"),
-        "runtime": runtime.model_dump(mode="json"),
+        "search": translator.settings.model_dump(mode="json"),
+        "runtime": runtime.model_dump(mode="json") | {"precision": translator.runtime.precision},
         "model": [hashlib.sha256((find_bundle(path) / SUMS).read_bytes()).hexdigest() for path in settings.model],
         "number of processes": world,
         "alignments": settings.alignments is not None,

@@ -69,10 +69,10 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
     )
-    if dataset.vocabs.tgt.rules.lowercase and not config.score.lowercase and settings.valid_metric != "loss":
+    if not progress.update and _scores_miss_case(config, dataset):
         log.say(
-            "the model writes lower case and the validation text has upper case, which scores tell apart: "
-            "`score: {lowercase: true}` in s2s.yaml has them leave case alone"
+            f"the model writes lower case and the validation text has upper case, which {settings.valid_metric} tells apart: "
+            "`score: {lowercase: true}` in s2s.yaml has it leave case alone"
         )
     if progress.update:
         log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
@@ -82,6 +82,12 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         if learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
     return Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
+
+
+def _scores_miss_case(config: Config, dataset: Dataset) -> bool:
+    """Whether no output can score what its reference would, for want of upper case. ROUGE knows no case."""
+    blind = config.score.lowercase or config.train.valid_metric.startswith(("loss", "rouge"))
+    return dataset.vocabs.tgt.rules.lowercase and not blind and any(line != line.lower() for line in dataset.valid_tgt)
 
 
 def _finish(trainer: Trainer, stop: StopSignal) -> None:

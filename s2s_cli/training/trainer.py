@@ -205,6 +205,7 @@ class Trainer:
         self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
+        self._begun = (time.monotonic(), update)
         self._note_time()
         self.log.rewind(update, update)
         if self.log.also is not None:

@@ -13,8 +13,6 @@ import pytest
 from samples import TINY, write_corpus
 from zygote import Zygote
 
-# Trained: 120 updates, validated every 40.
-
 
 def lines(data: bytes) -> list[bytes]:
     """Lines of output, each of which has its end."""
@@ -85,6 +83,7 @@ def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path
     done = s2s.run("score", "--bleu", "--json", "-r", "valid.tgt", cwd=home, stdin=out)
     text = done.out.decode()
     assert origin["bleu"] > 0
+    assert origin["precision"] == "fp32", "which translate takes from there"
     assert json.dumps(origin["bleu"]) in text
     assert json.dumps(origin["signature"]) in text
 

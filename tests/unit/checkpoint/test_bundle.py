@@ -207,6 +207,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda b: ((b / "config.json").write_text('{"format": ' + "9" * 100_000 + "}"), resum(b)),
         "config.json cannot be read",
     ),
+    "an origin that is a list": (lambda b: edit_config(b, origin=["x"]), "of where the bundle comes from"),
     "NaN as format": (lambda b: edit_config(b, format=float("nan")), "bundle format nan"),
     "a pickle": (
         lambda b: ((b / WEIGHTS).write_bytes(pickle.dumps({"x": 1})), resum(b)),

@@ -263,8 +263,9 @@ def test_precision_is_that_of_validation_unless_told(
     from s2s_cli.checkpoint.bundle import save_bundle, weights_of
 
     monkeypatch.setattr("s2s_cli.runtime.is_bf16_fast", lambda device: fast)
-    for name in ("fp32", "bf16", "none", "fp99"):
-        origin = {} if name == "none" else {"precision": name}
+    odd = {"none": {}, "odd": {"precision": ["fp32"]}}
+    for name in ("fp32", "bf16", "none", "fp99", "odd"):
+        origin = odd.get(name, {"precision": name})
         save_bundle(tmp_path / name, weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, origin)
 
     def precision(*names: str, told: str = "auto") -> str:
@@ -273,7 +274,7 @@ def test_precision_is_that_of_validation_unless_told(
 
     default = "bf16" if fast else "fp32"
     assert precision("fp32") == precision("fp32", "fp32") == "fp32"
-    assert [precision(name) for name in ("bf16", "none", "fp99")] == [default] * 3
+    assert [precision(name) for name in ("bf16", "none", "fp99", "odd")] == [default] * 4
     assert precision("fp32", "bf16") == precision("fp32", "none") == default
     assert [precision("fp32", told=told) for told in ("bf16", "int8", "fp32")] == ["bf16", "int8", "fp32"]
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from s2s_cli.config import Config, RuntimeSettings
+from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
+from s2s_cli.data.preprocess import preprocess
 from s2s_cli.errors import ConfigError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Log, Runtime, StopSignal
@@ -102,6 +103,25 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
         assert ours.resolve().name == theirs.resolve().name
         assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
         assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "metric", "said"),
+    [(True, True, "bleu", 1), (True, False, "bleu", 0), (False, True, "bleu", 0), (True, True, "rouge1", 0)],
+)
+def test_scores_that_tell_case_apart_are_told_of_lower_case(
+    lower: bool, upper: bool, metric: str, said: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Once, where it can be changed."""
+    text = [f"{'A' if upper else 'a'} dog sees {name}" for name in ("cats", "rats", "bats", "birds") * 4]
+    for name in ("train.src", "train.tgt", "valid.src", "valid.tgt"):
+        (tmp_path / name).write_text("\n".join(text) + "\n")
+    corpus = {"train_src": [tmp_path / "train.src"], "train_tgt": [tmp_path / "train.tgt"]}
+    corpus |= {"valid_src": tmp_path / "valid.src", "valid_tgt": tmp_path / "valid.tgt"}
+    preprocess(PreprocessSettings(**corpus, out=tmp_path / "data-bin", vocab_size=280, lowercase=lower))
+    for updates in (1, 2):
+        train(config(tmp_path, tmp_path / "run", max_updates=updates, warmup=1, valid_metric=metric))
+    assert capsys.readouterr().err.count("score: {lowercase: true}") == said
 
 
 class SlowValidation:

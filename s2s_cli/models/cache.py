@@ -20,7 +20,7 @@ _WIDEST = 8  # hypotheses of a group: as each is a query over all, beyond some n
 
 class Buffer:
     """Keys and values [2, B, G, C·R, d] of C positions, the R of one position beside each other; `used` of the C are written,
-    and zeros follow up to `lanes(used·R)`.
+    and zeros follow up to `lanes(used·R)`; C·R is such a number.
     """
 
     def __init__(self, tensor: Tensor, used: int) -> None:
@@ -43,7 +43,8 @@ class Cache:
             buffer = Buffer(k.new_empty(2, *k.shape[:2], _FIRST * width, k.shape[3]), 0)
         elif buffer.used != length or used + width > buffer.tensor.shape[3]:  # another has gone on here; or it is full
             old = buffer.tensor[:, :, :, :filled]
-            buffer = Buffer(old.new_empty(*old.shape[:3], filled + max(_FIRST, length) * width, old.shape[4]), length)
+            room = lanes(filled + max(_FIRST, length) * width)
+            buffer = Buffer(old.new_empty(*old.shape[:3], room, old.shape[4]), length)
             buffer.tensor[:, :, :, :filled] = old
         if used + width > filled:
             buffer.tensor[:, :, :, filled : lanes(used + width)] = 0.0

@@ -27,7 +27,7 @@ from s2s_cli.errors import DataError
 class Batch:
     """Padded pairs. Lengths count eos (or bos); `num_tokens` is the number of real target positions.
 
-    `tgt_len` stays in the host's memory, where `real` reads it without waiting for a device.
+    Lengths stay in the host's memory, where they are read without waiting for a device.
     """
 
     src: Tensor  # [B, S] ids + eos, padded on the right
@@ -41,16 +41,21 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device; nothing waits for that."""
         there = torch.device(device)
-        src, src_len, tgt_in, tgt_out = (_copied(t, there) for t in (self.src, self.src_len, self.tgt_in, self.tgt_out))
-        return replace(self, src=src, src_len=src_len, tgt_in=tgt_in, tgt_out=tgt_out)
+        src, tgt_in, tgt_out = (copied(tensor, there) for tensor in (self.src, self.tgt_in, self.tgt_out))
+        return replace(self, src=src, tgt_in=tgt_in, tgt_out=tgt_out)
 
     def real(self) -> Tensor:
         """[num_tokens] where the real target positions are, among those of all rows one after the other; on the device."""
-        real = torch.arange(self.tgt_out.shape[1]) < self.tgt_len[:, None]
-        return _copied(real.flatten().nonzero().squeeze(1), self.tgt_out.device)
+        real = real_positions(self.tgt_len, self.tgt_out.shape[1])
+        return copied(real.flatten().nonzero().squeeze(1), self.tgt_out.device)
 
 
-def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+def real_positions(lengths: Tensor, size: int) -> Tensor:
+    """lengths [B] -> [B, size], True at the first `length` positions of each row; where the lengths are."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
     """A copy to a CUDA device out of pageable memory would wait for all work before it: page-locked memory comes between."""
     pageable = tensor.device.type == "cpu" and device.type == "cuda"
     return (tensor.pin_memory() if pageable else tensor).to(device, non_blocking=True)

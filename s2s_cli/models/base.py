@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 from s2s_cli.data.loader import Batch
@@ -110,7 +109,10 @@ class Seq2Seq(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, src: Tensor, src_len: Tensor) -> Any:
-        """src [B, S] ids, right-padded, and their lengths [B] -> the encoder memory. Padding never changes a real position."""
+        """src [B, S] ids, right-padded, and their lengths [B], in the host's memory -> the encoder memory.
+
+        Padding never changes a real position.
+        """
 
     @abstractmethod
     def start(self, memory: Any) -> Any:
@@ -162,8 +164,3 @@ class Seq2Seq(nn.Module, ABC):
         if copies and weights is not None:
             attended = Attended(weights, memory.src.repeat_interleave(len(tokens) // memory.num_rows, dim=0))
         return StepOut(self.head.logp(hidden, attended, normalize), weights if attention else None, state)
-
-
-def real_positions(lengths: Tensor, size: int) -> Tensor:
-    """lengths [B] -> [B, size], True at the first `length` positions of each row."""
-    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s2s_cli.config import RnnSettings
+from s2s_cli.data.loader import copied
 from s2s_cli.models.layers import Dropout, VariationalDropout, dropout
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
@@ -78,7 +79,8 @@ def run(
 ) -> tuple[Tensor, Cells]:
     """x [N, T, E] from the cells `first` (zero, if none are given) -> states [N, T, D] and the cells after the last position.
 
-    With `lengths` [N], no padding reaches a state in either direction. Of two directions, the states stand side by side.
+    With `lengths` [N], in the host's memory, no padding reaches a state in either direction. Of two directions, the states
+    stand side by side.
     """
     if isinstance(stack, Stack):
         return stack(x, first, lengths, masks)
@@ -88,20 +90,21 @@ def run(
 
 def _run_module(module: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
     """`run` for a module of torch, which wants cells as [L·directions, N, D/directions], and a bare one for all but the LSTM."""
-    if first is not None and lengths is None and x.shape[1] == 1 and not module.bidirectional:
+    if lengths is not None:
+        assert first is None
+        aligned = x.device.type == "cpu" and not isinstance(module, nn.RNN) and _mean_padding(x, lengths) < _MANY
+        return (_run_aligned if aligned else _run_packed)(module, x, lengths)
+    if first is not None and x.shape[1] == 1 and not module.bidirectional:
         return _run_position(module, x, first)
     cells = tuple(cell.transpose(0, 1).contiguous() for cell in first or ())
-    before = cells[0] if len(cells) == 1 else cells or None
-    if lengths is None:
-        states, after = module(x, before)
-    elif x.device.type == "cpu" and not cells and not isinstance(module, nn.RNN) and _mean_padding(x, lengths) < _MANY:
-        return _run_aligned(module, x, lengths)
-    else:
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        packed, after = module(packed, before)
-        states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
-    after = after if isinstance(after, tuple) else (after,)
-    return states, tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in after)
+    states, after = module(x, cells[0] if len(cells) == 1 else cells or None)
+    return states, _by_row(module, after)
+
+
+def _by_row(module: nn.RNNBase, cells: Tensor | Cells) -> Cells:
+    """Cells as torch gives them, [L·directions, N, D/directions], as ours."""
+    cells = cells if isinstance(cells, tuple) else (cells,)
+    return tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in cells)
 
 
 def _run_position(module: nn.RNNBase, x: Tensor, first: Cells) -> tuple[Tensor, Cells]:
@@ -116,6 +119,15 @@ def _run_position(module: nn.RNNBase, x: Tensor, first: Cells) -> tuple[Tensor, 
         lasts.append(after if isinstance(after, tuple) else (after,))
         y = lasts[-1][0]
     return y[:, None], tuple(torch.stack(cells, dim=1) for cells in zip(*lasts, strict=True))
+
+
+def _run_packed(module: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:
+    """`_run_module` from zero cells, by torch's kernel for unequal lengths, for rows sorted by length."""
+    order = lengths.argsort(descending=True, stable=True)
+    there, back = copied(order, x.device), copied(order.argsort(), x.device)
+    packed, cells = module(pack_padded_sequence(x.index_select(0, there), lengths[order], batch_first=True))
+    states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+    return states.index_select(0, back), tuple(cell.index_select(0, back) for cell in _by_row(module, cells))
 
 
 def _mean_padding(x: Tensor, lengths: Tensor) -> float:
@@ -156,8 +168,7 @@ def _run_aligned(module: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor
             sides.append(y.flip(1) if suffix else _rows(y, back))
             lasts.append(last)
         x = torch.cat(sides, dim=2)
-    per_kind = (torch.cat(cells) for cells in zip(*lasts, strict=True))  # [L·directions, N, D/directions]
-    return x, tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in per_kind)
+    return x, _by_row(module, tuple(torch.cat(cells) for cells in zip(*lasts, strict=True)))
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from s2s_cli.config import RnnSettings
-from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State, real_positions
+from s2s_cli.data.loader import copied, real_positions
+from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import Dropout, VariationalDropout, embedding
 from s2s_cli.models.recurrent import Cells, Masks, Stack, recurrence, run
@@ -120,7 +121,7 @@ class Rnn(Seq2Seq):
         states, last = run(self.encoder, self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
         return RnnMemory(
             states=states,
-            mask=real_positions(src_len, src.shape[1]),
+            mask=copied(real_positions(src_len, src.shape[1]), src.device),
             src=src,
             keys=None if self.attention is None else self.attention.keys(self.dropout(states)),
             first=self._bridged(last),

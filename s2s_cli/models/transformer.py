@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
+from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.models.autoregression import Past, autoregression
-from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State, real_positions
+from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.cache import Cache, Paths, select
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import (
@@ -199,7 +200,7 @@ class Transformer(Seq2Seq):
 
     def encode(self, src: Tensor, src_len: Tensor) -> TransformerMemory:
         """See `Seq2Seq.encode`; the decoder's keys and values over the memory are computed here, once a sentence."""
-        mask = real_positions(src_len, src.shape[1])
+        mask = copied(real_positions(src_len, src.shape[1]), src.device)
         bias = padding_bias(mask)
         order = self.src_positions.order(0, src.shape[1], src.device, bias)
         x = self._embed(self.src_embedding, self.src_positions, src)

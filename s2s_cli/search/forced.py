@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s2s_cli.config import SearchSettings
-from s2s_cli.models.base import real_positions
+from s2s_cli.data.loader import real_positions
 from s2s_cli.models.heads import Attended
 from s2s_cli.search.logprobs import Ensemble, EnsembleMemory, penalty
 from s2s_cli.search.strategies import Hypothesis, Limits, Specials, Step, beam_search
@@ -57,7 +57,7 @@ def force_at_once(
         [[specials.bos, *ids, specials.eos] + [specials.eos] * (most - len(ids) - 1) for ids in targets]
     )
     rows = rows.to(device)
-    real = real_positions(torch.tensor(lengths, device=device), most).flatten().nonzero().squeeze(1)  # [M]
+    real = real_positions(torch.tensor(lengths), most).flatten().nonzero().squeeze(1).to(device)  # [M]
     wanted = rows[:, 1:].flatten()[real]
     each = [
         _target_logps(one, part, rows[:, :-1], real, wanted)

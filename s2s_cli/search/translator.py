@@ -284,7 +284,7 @@ class Translator:
         attention = settings.align != "no"
         # Packed models see to their arithmetic themselves.
         with contextlib.nullcontext() if device.type == "cpu" else self.runtime.autocast():
-            memory = self.model.encode(src.to(device), src_len.to(device))
+            memory = self.model.encode(src.to(device), src_len)
             state = self.model.start(memory)
             step, specials = self.model.step, self.specials
             if units[0].line.tgt is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from s2s_cli.config import Part, TrainSettings
 from s2s_cli.errors import ConfigError
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.training.adafactor import Adafactor
 
 # The parts that Thompson et al. 2018 freeze one by one, and the modules that are of each, by name.
 _MODULES: dict[Part, tuple[str, ...]] = {
@@ -56,7 +57,7 @@ def build_optimizer(
     parameters = _learning(model) if parameters is None else list(parameters)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adafactor":
-        optimizer = torch.optim.Adafactor(parameters, weight_decay=settings.weight_decay)
+        optimizer = Adafactor(parameters, settings.weight_decay)
     elif settings.optimizer == "sgd":
         optimizer = torch.optim.SGD(
             parameters, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True

@@ -53,8 +53,6 @@ class Updater:
         self.scaler: Tensor | None = None
         if runtime.dtype == torch.float16:
             self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=runtime.device)
-        # These optimizers leave out a step that a tensor on the device tells them to; others must be told by the host.
-        self.waits = runtime.device.type == "cpu" or settings.optimizer == "adafactor"
         self.fewest_rows = math.inf  # of a batch that memory was too small for
 
     def update(
@@ -139,12 +137,8 @@ class Updater:
 
     def _step(self, applied: Tensor) -> None:
         """A step of the optimizer if `applied` is true."""
-        optimizer = self.learner.optimizer
-        if not self.waits:
-            optimizer.found_inf = 1.0 - applied.float()  # type: ignore[attr-defined]
-            optimizer.step()
-        elif bool(applied):
-            optimizer.step()
+        self.learner.optimizer.found_inf = 1.0 - applied.float()  # type: ignore[attr-defined] # fused ones read it too
+        self.learner.optimizer.step()
         self.learner.exchange(self.runtime)
 
     def _rescale(self, finite: Tensor) -> None:

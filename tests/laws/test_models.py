@@ -257,6 +257,6 @@ def test_cuda_gives_what_the_cpu_gives(case: Case):
     assert math.isclose(float(there(batch.to("cuda")).total), float(model(batch).total), rel_tol=1e-3)
     found = []
     for each, device in ((model, "cpu"), (there, "cuda")):
-        memory = each.encode(batch.src.to(device), batch.src_len.to(device))
+        memory = each.encode(batch.src.to(device), batch.src_len)
         found.append(stepwise(each, batch.tgt_in[:, :3].to(device), memory, each.start(memory)).cpu())
     torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=1e-2)

@@ -1,5 +1,6 @@
 """What training minimizes: two passes that should agree, and targets that the model reads from itself."""
 
+import contextlib
 import math
 from itertools import product
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from grid import BOS, PAD, VOCAB, batch_of, sentences
+from grid import BOS, GRID, PAD, VOCAB, Case, batch_of, sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,18 @@ def test_two_like_passes_are_one(kind: str, name: str) -> None:
     expected = gradients(model, plain.total)
     for key, gradient in gradients(model, ours.total).items():
         assert torch.allclose(gradient, expected[key], atol=2e-4), key
+
+
+@pytest.mark.parametrize("case", GRID, ids=lambda case: case.name)
+def test_no_loss_asks_the_device_for_a_number(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read from the meta device, so that asking it fails where asking a GPU would wait for it."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # torch's autocast knows no such device
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
+    model, batch = case.build().train().to("meta"), a_batch().to("meta")
+    for name, rate in product(("none", "rdrop", "simcut"), (0.0, 0.3)):
+        model.zero_grad()
+        batch_loss(model, batch, TrainSettings(consistency=name, scheduled_sampling=rate), 1).total.backward()
+        assert all(p.grad is not None for p in model.head.parameters())
 
 
 @each_kind

@@ -60,7 +60,8 @@ def test_where_real_positions_are_is_known_without_asking_the_device(dataset: Da
     batch = collate(dataset.train, np.array([5, 0, 17, 3]), dataset.vocabs)
     there = batch.to("meta")
     assert there.real().shape == (batch.num_tokens,)
-    assert {t.device.type for t in (there.src, there.src_len, there.tgt_in, there.tgt_out, there.real())} == {"meta"}
+    assert {t.device.type for t in (there.src, there.tgt_in, there.tgt_out, there.real())} == {"meta"}
+    assert torch.equal(there.src_len, batch.src_len)
     taken = batch.tgt_out.flatten()[batch.real()]
     assert torch.equal(taken, batch.tgt_out[batch.tgt_out != dataset.vocabs.tgt.pad])
 

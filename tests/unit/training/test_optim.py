@@ -11,6 +11,7 @@ from samples import random_model
 
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.vocab import Vocabs
+from s2s_cli.training.adafactor import Adafactor
 from s2s_cli.training.optim import Average, build_optimizer, learning_rate, moments_of, plateau_drops, set_rate
 
 SCHEDULES = ["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"]
@@ -129,6 +130,62 @@ def test_adam_is_torch_adam_and_adamw_decays_by_itself(decay: float, vocabs: Voc
     plain, _ = steps(vocabs, TrainSettings(), 1)
     for a, b, c in zip(decayed.parameters(), plain.parameters(), start.parameters(), strict=True):
         assert torch.allclose(a, b - 0.01 * 0.5 * c, atol=1e-6)
+
+
+def some_parameters(device: str = "cpu") -> list[torch.nn.Parameter]:
+    torch.manual_seed(1)
+    shapes = [(), (7,), (5, 3), (4, 1), (2, 3, 4)]
+    return [torch.nn.Parameter(torch.randn(shape, device=device) * 10 ** (n - 4)) for n, shape in enumerate(shapes)]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-6, 3)), min_size=1, max_size=6), st.sampled_from([0.0, 0.3]))
+def test_adafactor_is_that_of_torch(updates: list[tuple[float, float]], decay: float) -> None:
+    """At any rates, for gradients and parameters of any size."""
+    ours, theirs = some_parameters(), some_parameters()
+    optimizers = Adafactor(ours, weight_decay=decay), torch.optim.Adafactor(theirs, weight_decay=decay)
+    for rate, size in updates:
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine) * 10**size
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            set_rate(optimizer, rate)
+            optimizer.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+        for name, value in optimizers[1].state[other].items():
+            torch.testing.assert_close(optimizers[0].state[mine][name], value, rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+def test_a_step_that_is_left_out_changes_nothing(options: dict, vocabs: Vocabs) -> None:
+    """Not even with a gradient that is no number; and the step after it is as if it had never been."""
+    settings = TrainSettings(**options)
+    (model, optimizer), (other, _) = steps(vocabs, settings, 2), steps(vocabs, settings, 3)
+    before = [p.detach().clone() for p in model.parameters()] + [
+        m.clone() for m in moments_of(model, optimizer).values()
+    ]
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    after = [*model.parameters(), *moments_of(model, optimizer).values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach().clone()
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_adafactor_asks_the_device_for_no_number() -> None:
+    """Nothing can be read from the meta device, so that asking it fails where asking a GPU would wait for it."""
+    parameters = some_parameters("meta")
+    optimizer = Adafactor(parameters, weight_decay=0.1)
+    for found in (None, torch.zeros((), device="meta")):
+        optimizer.found_inf = found
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
 
 
 SCHEDULES = ["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"]

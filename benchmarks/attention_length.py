@@ -180,7 +180,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result: dict = {
         "of": "chrf" if options.runs else "words",
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": {n: str(v) if isinstance(v, Path) else v for n, v in vars(options).items() if n != "out"},
         "commit": commit,
         "machine": f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}",
         "models": measure_runs(options) if options.runs else measure_fresh(options),

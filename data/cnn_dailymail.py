@@ -5,7 +5,7 @@
 
 writes {train,val,test}.{src,tgt}, an article and a summary a line; <q> stands between the highlights of a summary. The two
 archives of stories (535 MB) and the lists that split them are downloaded and stay in OUT_DIR/origin; what was got by other
-means can be put there.
+means can be put there. A local copy, which --from or S2S_DATA names, is a folder of all five files.
 
 Hermann et al. 2015 collected the stories, See et al. 2017 (https://aclanthology.org/P17-1099) gave them this form and split.
 The articles are their publishers'.
@@ -14,12 +14,14 @@ The articles are their publishers'.
 import hashlib
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
-from fetch import FetchError, command, download, one_line, parser, write_whole
+from fetch import FetchError, archive_of, command, find_local, one_line, parser, write_whole
 
 URL = "https://huggingface.co/datasets/cnn_dailymail/resolve/11343c3752184397d56efc19a8a7cceb68089318/data"
 LISTS = "https://raw.githubusercontent.com/abisee/cnn-dailymail/master/url_lists"
+FOLDER = "cnn-dailymail"  # what a local copy is called inside the folder that S2S_DATA names
 ARCHIVES = ("cnn_stories.tgz", "dailymail_stories.tgz")
 SPLITS = {"train": "all_train.txt", "val": "all_val.txt", "test": "all_test.txt"}
 MARK = "@highlight"
@@ -40,24 +42,25 @@ def story(text: str) -> tuple[str, str]:
 
 def main() -> int:
     """Fetch what is missing; 2 and one message when that fails."""
-    args = parser("Put CNN/DailyMail into a folder.", "cnn-dailymail", URL).parse_args()
+    args = parser("Put CNN/DailyMail into a folder.", FOLDER, URL).parse_args()
 
     def work() -> str:
         origin = args.out_dir / "origin"
+        local = find_local(args.local, FOLDER, ARCHIVES[0])
         split_of = {}
         for split, name in SPLITS.items():
-            for url in download(f"{LISTS}/{name}", origin / name).read_text(encoding="utf-8").split():
+            for url in archive_of(f"{LISTS}/{name}", origin / name, local).read_text(encoding="utf-8").split():
                 split_of[hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()] = split
         pairs: dict[str, dict[str, tuple[str, str]]] = {split: {} for split in SPLITS}
         for name in ARCHIVES:
-            archive = download(f"{args.url.rstrip('/')}/{name}", origin / name)
+            archive = archive_of(f"{args.url.rstrip('/')}/{name}", origin / name, local)
             try:
                 with tarfile.open(archive) as tar:
                     for member in tar:
                         key = Path(member.name).stem
                         if key in split_of and (file := tar.extractfile(member)):
                             pairs[split_of[key]][key] = story(file.read().decode())
-            except (tarfile.TarError, EOFError) as error:
+            except (tarfile.TarError, EOFError, UnicodeDecodeError, zlib.error) as error:
                 raise FetchError(f"{archive} cannot be unpacked: {error}; remove it and run this again") from None
         for split, found in pairs.items():
             whole = [found[key] for key in sorted(found) if all(found[key])]

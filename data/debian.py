@@ -270,7 +270,8 @@ def make(task: str, packages: list[Package], out: Path) -> str:
     fewest, most = MAX_WORDS[task]
     lines = [line for line in lines if fewest <= len(line.src.split()) <= most and len(line.tgt.split()) <= most]
     parts = split(lines, clusters(packages))
-    for part, chosen in parts.items():
+    for part in ("train", "val", "test"):  # the recipes take the corpus for whole once the test set is there
+        chosen = parts[part]
         src, tgt = SIDES[task]
         for name, texts in (
             (src, [line.src for line in chosen]),
@@ -290,12 +291,11 @@ def main() -> int:
     parser.add_argument(
         "--lists", type=Path, metavar="DIR", help="make them of the indexes that apt keeps in this folder"
     )
-    parser.add_argument(
-        "--suite", nargs="+", default=["bookworm"], help="download the indexes of these (default: bookworm)"
-    )
+    parser.add_argument("--suite", nargs="+", help="download the indexes of these (default: bookworm)")
     parser.add_argument("--mirror", default=MIRROR, help="from this mirror (default: %(default)s)")
     args = parser.parse_args()
-    local = args.local or (Path(os.environ["S2S_DATA"]) if os.environ.get("S2S_DATA") and not args.lists else None)
+    elsewhere = args.lists or args.suite or not os.environ.get("S2S_DATA")
+    local = args.local or (None if elsewhere else Path(os.environ["S2S_DATA"]))
 
     def work() -> str:
         args.out_dir.mkdir(parents=True, exist_ok=True)
@@ -304,7 +304,11 @@ def main() -> int:
             fetch_texts(args.out_dir, found, "", {name: Text("") for name in names})
             return f"{len(names)} files of {found}"
         cache = args.out_dir / "indexes"
-        texts = from_lists(args.lists) if args.lists else from_mirror(args.mirror.rstrip("/"), args.suite, cache)
+        texts = (
+            from_lists(args.lists)
+            if args.lists
+            else from_mirror(args.mirror.rstrip("/"), args.suite or ["bookworm"], cache)
+        )
         return make(args.task, read_packages(texts), args.out_dir)
 
     return command("debian", work)

@@ -55,11 +55,13 @@ def fetch_texts(
         else:
             fault = fault_of(text, wanted)
         if fault is not None:
-            raise FetchError(
-                f"{name}: cannot use {source}: {fault}\n"
-                f"Get {url}/{wanted.path} by other means, put it{', unpacked,' if wanted.path.endswith('.gz') else ''} "
+            advice = (
+                f"Get {source} by other means, put it{', unpacked,' if wanted.path.endswith('.gz') else ''} "
                 f"at {tgt} and run this again, or name a folder that holds {name} or {name}.gz with --from."
+                if local is None
+                else f"Complete {local}, or name no folder by --from or S2S_DATA, and the text is downloaded."
             )
+            raise FetchError(f"{name}: cannot use {source}: {fault}\n{advice}")
         write_whole(tgt, text)
         written.append(name)
     return written
@@ -109,6 +111,15 @@ def download(url: str, path: Path, advice: str = "") -> Path:
         ) from None
     part.replace(path)
     return path
+
+
+def archive_of(url: str, path: Path, local: Path | None) -> Path:
+    """Where a large file is: in the folder `local`, where one is given, or else downloaded to `path`."""
+    if local is None:
+        return download(url, path)
+    if not (local / path.name).is_file():
+        raise FetchError(f"{local} has no {path.name}: put it there ({url}), or name no folder by --from or S2S_DATA")
+    return local / path.name
 
 
 def unpack(archive: Path, members: dict[str, Path]) -> None:

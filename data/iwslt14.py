@@ -5,7 +5,8 @@
 
 writes {train,val,test}.{de,en}, cased and untokenized. As everybody does since Ranzato et al. 2016, each 23rd training pair is
 validation text, and five older test sets (dev2010, dev2012, tst2010 to tst2012) are joined to one of 6,750 lines. The archive
-is downloaded and stays in OUT_DIR/origin; one that was got by other means can be put there.
+is downloaded and stays in OUT_DIR/origin; one that was got by other means can be put there, or lie in the folder that --from or
+S2S_DATA names.
 
 Cettolo et al. 2014, "Report on the 11th IWSLT Evaluation Campaign"; the talks are TED's, CC BY-NC-ND.
 """
@@ -15,9 +16,10 @@ import re
 import sys
 from pathlib import Path
 
-from fetch import FetchError, command, download, parser, unpack, write_whole
+from fetch import FetchError, archive_of, command, find_local, parser, unpack, write_whole
 
 URL = "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"  # the campaign's own archive, whose first address is gone
+FOLDER = "iwslt14-de-en"  # what a local copy is called inside the folder that S2S_DATA names
 TESTS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
 EACH = 23
 
@@ -38,11 +40,13 @@ def segments(text: str) -> list[str]:
 
 def main() -> int:
     """Fetch what is missing; 2 and one message when that fails."""
-    args = parser("Put the German-English text of IWSLT14 into a folder.", "iwslt14-de-en", URL).parse_args()
+    args = parser("Put the German-English text of IWSLT14 into a folder.", FOLDER, URL).parse_args()
 
     def work() -> str:
         origin = args.out_dir / "origin"
-        archive = download(f"{args.url.rstrip('/')}/de-en.tgz", origin / "de-en.tgz")
+        origin.mkdir(parents=True, exist_ok=True)
+        local = find_local(args.local, FOLDER, "de-en.tgz")
+        archive = archive_of(f"{args.url.rstrip('/')}/de-en.tgz", origin / "de-en.tgz", local)
         names = {
             lang: [f"train.tags.de-en.{lang}", *(f"IWSLT14.{t}.de-en.{lang}.xml" for t in TESTS)]
             for lang in ("de", "en")

@@ -9,16 +9,19 @@ without escaping 993 and 977).
 
     python data/moses.py --lang de < detokenized.de > lc.norm.tok.de
 
+With --split-hyphens, tokens are split at hyphens between others, as the published numbers of IWSLT14 and WMT14 have it.
+
 As many lines come out as go in, whatever the bytes: a line ends at byte 0x0A and nowhere else.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
 
-def moses(lang: str) -> Callable[[str], str]:
+def moses(lang: str, split_hyphens: bool = False) -> Callable[[str], str]:
     """Return a function that tokenizes one line of `lang`, a two-letter code. ImportError without sacremoses."""
     from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
@@ -26,7 +29,8 @@ def moses(lang: str) -> Callable[[str], str]:
 
     def tokenize(line: str) -> str:
         text = normalizer.normalize(line.lower())
-        return tokenizer.tokenize(text, aggressive_dash_splits=False, escape=True, return_str=True)
+        tokens: str = tokenizer.tokenize(text, aggressive_dash_splits=False, escape=True, return_str=True)
+        return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokens) if split_hyphens else tokens
 
     return tokenize
 
@@ -42,9 +46,10 @@ def main() -> int:
     """Filter standard input to standard output; 2 when sacremoses is not there."""
     parser = argparse.ArgumentParser(description="Lowercase, normalize and Moses-tokenize standard input.")
     parser.add_argument("--lang", default="de", help="two-letter language code (default: de)")
+    parser.add_argument("--split-hyphens", action="store_true", help="make three tokens of word-word")
     args = parser.parse_args()
     try:
-        tokenize = moses(args.lang)
+        tokenize = moses(args.lang, args.split_hyphens)
     except ImportError:
         print("moses.py: sacremoses is not installed; run: pip install 'sacremoses>=0.1.1'", file=sys.stderr)
         return 2

@@ -5,7 +5,8 @@
 
 writes {europarl,commoncrawl,news}.{en,de}, val.{en,de} (newstest2013) and test.{en,de} (newstest2014, all 3,003 lines). The
 training text is downloaded from the task's own site, 1.6 GB; archives stay in OUT_DIR/origin, and one that was got by other
-means can be put there. The test sets come through sacrebleu, which knows their checksums.
+means can be put there. A local copy, which --from or S2S_DATA names, is a folder of the three archives. The test sets come
+through sacrebleu, which knows their checksums.
 
 https://statmt.org/wmt14/translation-task.html; for research, see there.
 """
@@ -14,9 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fetch import FetchError, command, download, parser, unpack, write_whole
+from fetch import FetchError, archive_of, command, find_local, parser, unpack, write_whole
 
 URL = "https://www.statmt.org"
+FOLDER = "wmt14-en-de"  # what a local copy is called inside the folder that S2S_DATA names
 CORPORA = {  # name in OUT_DIR: archive, member without its language
     "europarl": ("wmt13/training-parallel-europarl-v7.tgz", "training/europarl-v7.de-en"),
     "commoncrawl": ("wmt13/training-parallel-commoncrawl.tgz", "commoncrawl.de-en"),
@@ -39,15 +41,16 @@ def test_set(name: str, side: str, path: Path) -> bytes:
 
 def main() -> int:
     """Fetch what is missing; 2 and one message when that fails."""
-    args = parser("Put the English-German text of WMT14 into a folder.", "wmt14-en-de", URL).parse_args()
+    args = parser("Put the English-German text of WMT14 into a folder.", FOLDER, URL).parse_args()
 
     def work() -> str:
         args.out_dir.mkdir(parents=True, exist_ok=True)
+        local = find_local(args.local, FOLDER, "training-parallel-europarl-v7.tgz")
         for name, (path, member) in CORPORA.items():
             members = {f"{member}.{lang}": args.out_dir / f"{name}.{lang}" for lang in ("en", "de")}
             if not all(file.exists() for file in members.values()):
                 archive = args.out_dir / "origin" / path.rpartition("/")[2]
-                unpack(download(f"{args.url.rstrip('/')}/{path}", archive), members)
+                unpack(archive_of(f"{args.url.rstrip('/')}/{path}", archive, local), members)
         for split, name in TESTS.items():
             for lang, side in (("en", "src"), ("de", "ref")):
                 path = args.out_dir / f"{split}.{lang}"

@@ -23,11 +23,16 @@ once() {
     "$@"
 }
 
+# The beginning of each text of standard input, as summarization/lead.py gives it, in a file.
+lead() { # FILE UNIT NUM [MARK]
+    python3 "$root/recipes/summarization/lead.py" "${@:2}" > "$1.part" && mv "$1.part" "$1"
+}
+
 while [ $# -gt 0 ]; do
     case $1 in
         --smoke) smoke=true ;;
         --data) S2S_DATA=$(cd "${2:?--data needs a folder}" && pwd); export S2S_DATA; shift ;;
-        --work) work=${2:?--work needs a folder}; shift ;;
+        --work) work=${2:?--work needs a folder}; work=${work%/}; shift ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$recipe/run.sh"; exit 0 ;;
         -*) echo "run.sh: unknown option $1; bash recipes/${recipe##*/}/run.sh --help lists them" >&2; exit 2 ;;
         *) names+=("$1") ;;
@@ -35,7 +40,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 # results.json says how it was made, but not which folders it was made in
-S2S_RECIPE="bash recipes/${recipe##*/}/run.sh$(! $smoke || echo ' --smoke')${names[*]+ ${names[*]}}"
+S2S_RECIPE="${GPUS:+GPUS=$GPUS }${SUITES:+SUITES='$SUITES' }bash recipes/${recipe##*/}/run.sh$(! $smoke || echo ' --smoke')${names[*]+ ${names[*]}}"
 export S2S_RECIPE
 [ -z "${S2S_DATA:-}" ] || S2S_DATA=$(cd "$S2S_DATA" && pwd) # the current folder changes below
 [ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH
@@ -49,9 +54,20 @@ mkdir -p "$work"
 cd "$work"
 work=$PWD
 
-# `distributed COMMAND...` runs a command of s2s on as many processes as $gpus says: GPUS, or all GPUs that there are, or one.
-gpus=${GPUS:-$({ nvidia-smi --list-gpus 2> /dev/null || true; } | wc -l)}
-[ "$gpus" -gt 0 ] || gpus=1
+# For recipes that train on several GPUs: `count_gpus` sets gpus to GPUS, or to the number of those that torch sees, or to 1;
+# `distributed COMMAND...` runs a command of s2s on as many processes; and `share POSITIONS MOST` gives the flags by which an
+# update has so many positions, however many processes there are, and none of them reads more than MOST of them at once.
+count_gpus() {
+    gpus=${GPUS:-$(python3 -c 'import torch; print(torch.cuda.device_count() or 1)')}
+    case $gpus in
+        '' | 0* | *[!0-9]*) echo "run.sh: GPUS is $gpus, but should be a number from 1 on" >&2; exit 2 ;;
+    esac
+}
+
+share() {
+    local times=$((($1 + $2 * gpus - 1) / ($2 * gpus)))
+    echo "--accumulate $times --batch-tokens $(($1 / (times * gpus)))"
+}
 
 distributed() {
     if [ "$gpus" -gt 1 ]; then

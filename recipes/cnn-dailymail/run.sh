@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# CNN/DailyMail at full scale, on GPUs through torchrun: the first three sentences, a pointer-generator with coverage, and a
-# Transformer with copy head. Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
+# CNN/DailyMail at full scale, on GPUs through torchrun: the first three sentences, a pointer-generator, the same with coverage,
+# and a Transformer with copy head. Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
 #
-#   bash recipes/cnn-dailymail/run.sh [--smoke] [--work DIR] [pointer|transformer ...]
+#   bash recipes/cnn-dailymail/run.sh [--smoke] [--data DIR] [--work DIR] [pointer|coverage|transformer ...]
 #
 #   GPUS         processes of torchrun, one a GPU (default: as many GPUs as there are, else 1)
 #   --smoke      under a minute, on stories made of data/grammar.py's sentences, to see that every step works
+#   --data DIR   take archives and lists from a local copy (else $S2S_DATA, else they are downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
+count_gpus
 
-[ ${#names[@]} -gt 0 ] || names=(pointer transformer)
+[ ${#names[@]} -gt 0 ] || names=(pointer coverage transformer)
 limits=()
 corpus=()
 shorter=()
@@ -22,24 +24,31 @@ if $smoke; then
         awk 'NR % 4 == 1 { first = $0 } NR % 4 == 3 { print first, "<q>", $0 }' "made/$part.en" > "text/${part/valid/val}.tgt"
     done
     corpus=(--vocab-size 500)
-    limits=(--max-updates 4 --valid-every 4 --batch-tokens 1024 --dim 32)
+    limits=(--max-updates 4 --valid-every 4 --warmup 3 --batch-tokens 1024 --dim 32)
     shorter=(--beam 1 --min-len 2 --max-len 8)
 else
     [ -f text/test.tgt ] || python3 "$root/data/cnn_dailymail.py" text
 fi
 once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
-# sentences of the lead get the mark that those of summaries have
-once lead.hyp sh -c "python3 '$root/recipes/summarization/lead.py' sentences 3 < text/test.src | sed 's/\([.!?]\) \+/\1 <q> /g' > lead.hyp"
+once lead.hyp lead lead.hyp sentences 3 '<q>' < text/test.src # with the mark that sentences of summaries have
 systems=(lead-3=lead.hyp)
+lstm=(--preset rnn --cell lstm --emb-dim 128 --dim 512 --attention additive --head copy --dropout 0.1)
 for model in "${names[@]}"; do
     case $model in
-        pointer) flags=(--preset rnn --cell lstm --emb-dim 128 --dim 512 --attention additive --head copy --coverage
-            --coverage-loss 1 --dropout 0.1 --lr 0.001 --warmup 1000) ;;
-        transformer) flags=(--preset base --head copy --dropout 0.2 --lr 0.0005 --accumulate 2) ;;
-        *) echo "run.sh: there is no model $model, only pointer and transformer" >&2; exit 2 ;;
+        pointer) flags=("${lstm[@]}" --lr 0.001 --warmup 1000) positions=16384 ;;
+        coverage) # for a few thousand updates at the end, as in the paper: from the beginning it does harm
+            flags=("${lstm[@]}" --coverage --coverage-loss 1 --init-from pointer --lr 0.0001 --warmup 100 --schedule constant
+                --max-updates 4000 --valid-every 500) positions=16384
+            if [ ! -d pointer/best ]; then
+                echo "run.sh: coverage goes on from pointer, which is not there: name both, pointer first" >&2
+                exit 2
+            fi ;;
+        transformer) flags=(--preset base --head copy --dropout 0.2 --lr 0.0005) positions=32768 ;;
+        *) echo "run.sh: there is no model $model, only pointer, coverage and transformer" >&2; exit 2 ;;
     esac
     say "$model on $gpus processes"
-    distributed train -c "$recipe/s2s.yaml" --run "$model" "${flags[@]}" ${limits[@]+"${limits[@]}"} ${shorter[@]+"${shorter[@]}"}
+    read -ra batch <<< "$(share $positions 16384)"
+    distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" "${flags[@]}" ${limits[@]+"${limits[@]}"} ${shorter[@]+"${shorter[@]}"}
     once "$model.hyp" s2s translate -m "$model" -i text/test.src -o "$model.hyp" --max-src-len 512
     systems+=("$model=$model.hyp,$model")
     once "$model.blocked.hyp" s2s translate -m "$model" -i text/test.src -o "$model.blocked.hyp" --max-src-len 512 \

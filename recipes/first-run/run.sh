@@ -5,6 +5,10 @@ set -euo pipefail
 recipe=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$recipe/../.." && pwd)
 work=${1:-$recipe/work}
+case $work in
+    -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+    -*) echo "run.sh: unknown option $work; the only argument is the folder for everything" >&2; exit 2 ;;
+esac
 
 bash "$root/recipes/setup.sh"
 export PATH=$root/.venv/bin:$PATH
@@ -19,7 +23,7 @@ step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 step s2s train
 step s2s translate -i text/test.en -o test.hyp.de
 step s2s score --bleu --chrf
-s2s score --bleu --chrf --json > results.json
+S2S_RECIPE="bash recipes/first-run/run.sh" python "$root/recipes/results.py" s2s=test.hyp.de,run --refs text/test.de --flags "--bleu --chrf"
 
 printf '\n== Three sentences that it never saw\n' >&2
 head -n 3 text/test.en > three.en

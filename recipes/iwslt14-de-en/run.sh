@@ -2,13 +2,15 @@
 # IWSLT14 German→English, lowercased and tokenized as published: the plain Transformer, and the same with R-Drop.
 # Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
 #
-#   bash recipes/iwslt14-de-en/run.sh [--smoke] [--work DIR] [transformer|rdrop ...]
+#   bash recipes/iwslt14-de-en/run.sh [--smoke] [--data DIR] [--work DIR] [transformer|rdrop ...]
 #
 #   GPUS         processes of torchrun, one a GPU (default: as many GPUs as there are, else 1)
 #   --smoke      under a minute, on sentences made by data/grammar.py, to see that every step works
+#   --data DIR   take the archive from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
+count_gpus
 
 [ ${#names[@]} -gt 0 ] || names=(transformer rdrop)
 if ! python3 -c 'import sacremoses' 2> /dev/null; then
@@ -27,7 +29,7 @@ if $smoke; then
 else
     [ -f text/test.en ] || python3 "$root/data/iwslt14.py" text
 fi
-tokenize() { python3 "$root/data/moses.py" --lang en < "$1" > "$2.part" && mv "$2.part" "$2"; }
+tokenize() { python3 "$root/data/moses.py" --lang en --split-hyphens < "$1" > "$2.part" && mv "$2.part" "$2"; }
 
 once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
 once test.tok tokenize text/test.en test.tok
@@ -35,11 +37,12 @@ systems=()
 for model in "${names[@]}"; do
     case $model in
         transformer) flags=() ;;
-        rdrop) flags=(--consistency rdrop --max-epochs 150) ;;
+        rdrop) flags=(--consistency rdrop --max-epochs 150 --max-updates 300000) ;;
         *) echo "run.sh: there is no model $model, only transformer and rdrop" >&2; exit 2 ;;
     esac
     say "$model on $gpus processes"
-    distributed train -c "$recipe/s2s.yaml" --run "$model" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
+    read -ra batch <<< "$(share 4096 4096)"
+    distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
     [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
     once "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.de -o "$model/test.hyp"
     once "$model/test.hyp.tok" tokenize "$model/test.hyp" "$model/test.hyp.tok"

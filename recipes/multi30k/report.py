@@ -18,7 +18,7 @@ PUBLISHED = 41.02  # Transformer-Tiny, lowercased tokenized BLEU: Wu et al. 2021
 MODELS = ("rnn-basic", "rnn", "rnn-luong", "rnn-bahdanau", "transformer", "lowercased", "regularised")
 
 
-LOWERCASED = ("lowercased", "regularised")  # their cased scores leave case alone, as the signatures say
+LOWERCASED = ("lowercased", "regularised")  # their BLEU and chrF ignore case, as the signatures say
 
 
 def kinds(model: str) -> list[tuple[str, list[Path], list[Path]]]:
@@ -52,7 +52,7 @@ def main() -> None:
                 systems.append(record | {"runs": [run_facts(run) for run in made]})
             values = zip(*([s["score"] for s in (*a, *b)] for a, b in zip(cased, tokenized, strict=True)), strict=True)
             rows.append([model, name, len(runs), *map(mean, values)])
-    print(f"Of {' and '.join(LOWERCASED)}, BLEU and chrF leave case alone.")
+    print(f"Of {' and '.join(LOWERCASED)}, BLEU and chrF ignore case.")
     table(["model", "checkpoint", "runs", "BLEU", "chrF", "BLEU lc tok"], rows)
     print(f"published Transformer-Tiny: BLEU lc tok {PUBLISHED}")
     write(systems, published_lowercased_tokenized_bleu=PUBLISHED)

@@ -42,7 +42,7 @@ shape() {
         pointer) echo "${lstm[@]} --head copy" ;;
         coverage) echo "${lstm[@]} --head copy --coverage --coverage-loss 1 --init-from $2/pointer --lr 0.0003 --max-epochs 3" ;;
         transformer) echo "${transformer[@]}" ;;
-        pretrain) echo "${transformer[@]} --denoise infill --denoise-rate 0.3 --permute-sentences --valid-metric loss --max-epochs 6" ;;
+        pretrain) echo "${transformer[@]} --denoise infill --denoise-rate 0.3 --permute-sentences --valid-metric loss --max-epochs 6 --warmup 500" ;;
         pretrained) echo "${transformer[@]} --lr 0.001 --init-from $2/pretrain/last" ;;
     esac
 }
@@ -59,13 +59,13 @@ for set in "${sets[@]}"; do
     case $set in
         debian)
             [ -f text/debian/test.tgt ] || python3 "$root/data/debian.py" text/debian --task summaries
-            once debian/lead.hyp.full sh -c "python3 '$recipe/lead.py' sentences 1 < text/debian/test.src > debian/lead.hyp.full"
+            once debian/lead.hyp.full lead debian/lead.hyp.full sentences 1 < text/debian/test.src
             refs=(tgt)
             flags="--rouge --rouge-stem"
             ;;
         dialogsum)
             [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum
-            once dialogsum/lead.hyp.full sh -c "python3 '$recipe/lead.py' turns 3 < text/dialogsum/test.src > dialogsum/lead.hyp.full"
+            once dialogsum/lead.hyp.full lead dialogsum/lead.hyp.full turns 3 < text/dialogsum/test.src
             refs=(ref1 ref2 ref3)
             flags="--rouge --rouge-stem --rouge-multi-ref mean"
             ;;

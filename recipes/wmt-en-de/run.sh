@@ -2,14 +2,16 @@
 # WMT14 English→German at full scale, on GPUs through torchrun: from the task's own text to newstest2014.
 # Each step is skipped once it is done, so that an interrupted run goes on where it stopped.
 #
-#   GPUS=8 bash recipes/wmt-en-de/run.sh [--smoke] [--work DIR] [base|big ...]
+#   GPUS=8 bash recipes/wmt-en-de/run.sh [--smoke] [--data DIR] [--work DIR] [base|big ...]
 #
 #   GPUS         processes of torchrun, one a GPU (default: as many GPUs as there are, else 1); with fewer than eight,
 #                gradients are accumulated so that an update stays as large
 #   --smoke      under a minute, on sentences made by data/grammar.py, to see that every step works
+#   --data DIR   take the archives from a local copy (else $S2S_DATA, else they are downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
+count_gpus
 
 [ ${#names[@]} -gt 0 ] || names=(base)
 limits=()
@@ -40,7 +42,8 @@ for model in "${names[@]}"; do
         *) echo "run.sh: there is no model $model, only base and big" >&2; exit 2 ;;
     esac
     say "$model on $gpus processes"
-    distributed train -c "$recipe/s2s.yaml" --run "$model" "${flags[@]}" --accumulate $((gpus < 8 ? 8 / gpus : 1)) \
+    read -ra batch <<< "$(share 32768 4096)"
+    distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" "${flags[@]}" \
         ${limits[@]+"${limits[@]}"}
     [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
     once "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.en -o "$model/test.hyp"

@@ -54,7 +54,7 @@ def test_flags_are_flags(script: Path) -> None:
     }
     known |= {"--" + name.replace("_", "-") for section in configio.Config.model_fields for name, _ in _fields(section)}
     others = {"--smoke", "--data", "--work", "--help", "--json", "--refs", "--flags", "--output", "--seeds", "--task"}
-    others |= {"--suite", "--lists", "--train", "--valid", "--test", "--lang", "--from"}
+    others |= {"--suite", "--lists", "--train", "--valid", "--test", "--lang", "--from", "--split-hyphens"}
     code = "\n".join(
         line for line in script.read_text(encoding="utf-8").split("\n") if not line.lstrip().startswith("#")
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "data"))
+sys.path[:0] = [str(ROOT / "data"), str(ROOT / "recipes" / "summarization")]
 
 import cnn_dailymail  # noqa: E402
 import debian  # noqa: E402
@@ -20,6 +20,8 @@ import dialogsum  # noqa: E402
 import fetch  # noqa: E402
 import g2p  # noqa: E402
 import iwslt14  # noqa: E402
+import lead  # noqa: E402
+import moses  # noqa: E402
 import sgd  # noqa: E402
 
 
@@ -196,3 +198,39 @@ def test_a_fetch_that_fails_says_what_to_put_where(
     assert "Traceback" not in done.stderr
     assert "by other means, put it" in done.stderr
     assert str(tmp_path / "out") in done.stderr
+
+
+def test_a_large_archive_comes_from_a_local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by --from or S2S_DATA, in a folder of its name or bare; one without it is refused, and nothing is fetched."""
+    copy = tmp_path / "data" / "iwslt14-de-en"
+    copy.mkdir(parents=True)
+    with tarfile.open(copy / "de-en.tgz", "w:gz") as tar:
+        for lang in ("de", "en"):
+            texts = {f"train.tags.de-en.{lang}": "".join(f"{lang} {n}\n" for n in range(1, 26))}
+            texts |= {f"IWSLT14.{name}.de-en.{lang}.xml": f"<seg>{lang}</seg>\n" for name in iwslt14.TESTS}
+            for name, text in texts.items():
+                (tmp_path / name).write_text(text)
+                tar.add(tmp_path / name, f"de-en/{name}")
+    nowhere = ("--url", "http://127.0.0.1:9")
+    assert run("iwslt14.py", tmp_path / "one", "--from", copy, *nowhere).returncode == 0
+    assert len((tmp_path / "one" / "train.de").read_text().split("\n")) == 25
+    monkeypatch.setenv("S2S_DATA", str(tmp_path / "data"))
+    assert run("iwslt14.py", tmp_path / "two", *nowhere).returncode == 0
+    assert (tmp_path / "two" / "val.en").read_text() == "en 23\n"
+    for script in ("wmt14.py", "cnn_dailymail.py"):
+        done = run(script, tmp_path / "three", *nowhere)
+        assert done.returncode == 2
+        assert "correct --from or S2S_DATA" in done.stderr
+
+
+def test_the_beginning_of_news() -> None:
+    text = "Mr. Doe of the U.S. Navy said: \u201cGo.\u201d Then he left. And now? Yes."
+    assert lead.lead(text, "sentences", 2, "<q>") == "Mr. Doe of the U.S. Navy said: \u201cGo.\u201d <q> Then he left."
+    assert lead.lead(text, "words", 2) == "Mr. Doe"
+    assert lead.lead("#Person1#: Hi. #Person2#: Oh. #Person1#: So.", "turns", 2) == "#Person1#: Hi. #Person2#: Oh."
+
+
+def test_hyphens_are_split_where_scores_are_compared_so() -> None:
+    pytest.importorskip("sacremoses")
+    assert moses.moses("en", split_hyphens=True)("A well-known man - Re.") == "a well ##AT##-##AT## known man - re ."
+    assert moses.moses("en")("A well-known man") == "a well-known man"

@@ -83,7 +83,7 @@ def test_what_the_scripts_share(flags: list[str], tmp_path: Path) -> None:
     )
     done = recipe(script, *flags, "--work", tmp_path / "work")
     assert done.returncode == 0, done.stderr
-    command = " ".join(["bash recipes/mine/run.sh", *flags])
+    command = " ".join(["GPUS=1 bash recipes/mine/run.sh", *flags])
     assert done.stdout == f"{command}; first; {tmp_path / 'work'}{'-smoke' * ('--smoke' in flags)}\n"
 
 
@@ -104,7 +104,7 @@ def test_a_recipe_from_text_to_results_and_nothing_twice(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "work-smoke"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert results["command"].startswith(f"bash recipes/{SELF_MADE}/run.sh --smoke")
+    assert results["command"].startswith(f"GPUS=1 bash recipes/{SELF_MADE}/run.sh --smoke")
     assert results["machine"]
     [system] = results["systems"]
     assert [score["name"] for score in system["scores"]] == ["BLEU", "chrF2"]

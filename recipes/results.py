@@ -43,7 +43,7 @@ def run_facts(run: Path) -> dict[str, Any]:
         "epochs": state["position"][0],
         "target_tokens": state["num_tokens"],
         "seconds": round(state["seconds"]),
-        "best": {key: value for key, value in origin.items() if key not in ("metric", "higher_is_better")},
+        "best": {key: value for key, value in origin.items() if key != "metric"},
         "settings": {key: value for key, value in settings.items() if key in ("model", "train", "noise", "search")},
     }
 

@@ -55,6 +55,10 @@ class Runtime:
         # A matrix product on a CPU in bf16 keeps a compiled kernel for each shape; of 1024 of them, few are used twice.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        if settings.deterministic and join:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
         if settings.threads:
             torch.set_num_threads(settings.threads)
         precision: str = settings.precision
@@ -95,6 +99,22 @@ class Runtime:
         total = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(total)
         return float(total)
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """A part of the work that all processes leave together: the mistake that ends it in one ends it in all.
+
+        Only the process that found the mistake tells of it; the others exit with the same code.
+        """
+        error = None
+        try:
+            yield
+        except S2SError as found:
+            error = found
+        if self.all_sum(error is not None) and error is None:
+            raise SystemExit(2)
+        if error is not None:
+            raise error
 
     def mean_gradients(self, parameters: Sequence[torch.nn.Parameter], weight: int, sums: Tensor) -> Tensor:
         """Put the mean of all processes' gradients, by their weights, into each; returns `sums` [N] of all, added up.
@@ -171,10 +191,8 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free on a device; on a CPU, each of the processes of this machine has its part of what is available."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # Linux also knows what it could take back, and what limits a container
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # Linux knows what is free or could be, and what limits a container
         lines = Path("/proc/meminfo").read_text(encoding="ascii").split("\n")
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         group = Path("/sys/fs/cgroup")
@@ -297,7 +315,7 @@ def lock(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which forked processes do not inherit
-        except OSError:
+        except (BlockingIOError, PermissionError):  # which of them, the system chooses
             raise S2SError(
                 f"{folder} is in use by another process: wait for it, stop it, or choose another folder"
             ) from None

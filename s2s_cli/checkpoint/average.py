@@ -16,9 +16,10 @@ from s2s_cli.checkpoint.bundle import (
     find_bundle,
     open_bundle,
     open_tensors,
+    rank,
     save_bundle,
 )
-from s2s_cli.config import LOWER_IS_BETTER, AverageSettings
+from s2s_cli.config import AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
 
@@ -31,6 +32,8 @@ def average(settings: AverageSettings) -> None:
     for other in bundles[1:]:
         _check_alike(first, other)
     weights = settings.weight or [1.0] * len(bundles)
+    if len(weights) != len(bundles):
+        raise ConfigError(f"{len(bundles)} checkpoints are averaged, and --weight is given {len(weights)} times")
     made_of = zip(weights, bundles, strict=True)
     origin: dict[str, Any] = {
         "averaged": [{"bundle": b.path.name, "weight": weight, **b.origin} for weight, b in made_of]
@@ -70,11 +73,11 @@ def _choose(settings: AverageSettings) -> list[Path]:
 
 
 def _rank(origin: dict[str, Any], metric: str | None, path: Path) -> tuple[float, float, int]:
-    """The order of `best`: by `metric`, or the run's own; of equals the one of lower loss, then the earlier."""
+    """The order of `best`: by `metric`, or the run's own."""
     name = metric or origin["metric"]
     if name not in origin:
         raise ConfigError(f"{path} has no {name}: train with --valid-also {name} to have it recorded")
-    return (origin[name] if name in LOWER_IS_BETTER else -origin[name]), origin["loss"], origin["update"]
+    return rank(origin, name)
 
 
 def _check_alike(first: Bundle, other: Bundle) -> None:

@@ -13,6 +13,7 @@ vocabularies, no training loop and no search.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from s2s_cli import __version__
-from s2s_cli.config import ModelSettings, SearchSettings
+from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
 from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
@@ -38,6 +39,7 @@ from s2s_cli.models.build import build_model
 FORMAT = 1
 SUMS = "SHA256SUMS"
 WEIGHTS = "model.safetensors"
+REPLACED = ".before"  # after the name of a folder that another is about to replace
 _LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
 
 
@@ -65,6 +67,14 @@ def common_precision(bundles: Sequence[Bundle]) -> str:
     first = bundles[0].origin.get("precision")
     alike = all(bundle.origin.get("precision") == first for bundle in bundles)
     return first if alike and first in ("fp32", "bf16", "fp16") else ""
+
+
+def rank(record: dict[str, Any], metric: str) -> tuple[float, float, int]:
+    """What validations are sorted by, best first: the metric, of which no number is the worst; of equals (a BLEU of 0, say) the
+    one of lower loss, then the earlier.
+    """
+    value = record[metric] if metric in LOWER_IS_BETTER else -record[metric]
+    return math.inf if math.isnan(value) else value, record["loss"], record["update"]
 
 
 def sizes(vocabs: Vocabs) -> Sizes:
@@ -119,11 +129,11 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         for file in [*beside.rglob("*"), beside]:
             sync(file)
-        gone = _step_aside(path) if path.exists() else None
+        before = _step_aside(path, REPLACED) if path.exists() else None
         beside.rename(path)
         sync(path.parent)
-        if gone is not None:
-            shutil.rmtree(gone, ignore_errors=True)
+        if before is not None:
+            shutil.rmtree(before, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise S2SError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from error
@@ -135,13 +145,13 @@ def _may_go(path: Path) -> bool:
 
 def remove_folder(path: Path) -> None:
     """Delete a folder so that its name never stands for a part of it, wherever the process dies."""
-    shutil.rmtree(_step_aside(path), ignore_errors=True)
+    shutil.rmtree(_step_aside(path, ".gone"), ignore_errors=True)
 
 
-def _step_aside(path: Path) -> Path:
-    gone = path.with_name(f".{path.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    return path.rename(gone)
+def _step_aside(path: Path, suffix: str) -> Path:
+    aside = path.with_name(f".{path.name}{suffix}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return path.rename(aside)
 
 
 def open_bundle(path: Path, trusted: bool = False) -> Bundle:

@@ -20,7 +20,7 @@ class AverageSettings(Section):
     metric: ValidMetric | None = None
     """What makes a checkpoint best: a metric that the run recorded; by default the one it was validated by."""
     weight: list[PositiveFloat] = []
-    """Weight of each bundle, in their order; by default all count alike."""
+    """Weight of each bundle, or checkpoint of the run, in their order (newest or best first); by default all count alike."""
     output: Annotated[Path, Flag("-o")] = Path("averaged")
     """The bundle to write."""
 
@@ -30,6 +30,4 @@ class AverageSettings(Section):
             raise ValueError("name one of last and best")
         if self.metric and not self.best:
             raise ValueError("metric chooses the best: say how many with best")
-        if self.weight and len(self.weight) != len(self.bundle):
-            raise ValueError(f"weight has {len(self.weight)} values for {len(self.bundle)} bundles")
         return self

@@ -167,3 +167,6 @@ class RuntimeSettings(Section):
     validated in. fp16 is for GPUs without bf16, int8 translates on CPU. In training weights stay fp32."""
     threads: NonNegativeInt = 0
     """CPU threads; 0 takes every core."""
+    deterministic: bool = False
+    """Train on CUDA with kernels that give the same bits each time, so that a run that was interrupted ends as if it had not
+    been. It costs speed; coverage and average attention have no such kernels. On CPU all are like that."""

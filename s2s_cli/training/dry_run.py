@@ -1,5 +1,6 @@
 """`s2s train --dry-run`: what a run will take, said before it is begun. It writes nothing."""
 
+import math
 import time
 
 from s2s_cli.config import Config
@@ -8,10 +9,10 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.models.build import num_parameters
 from s2s_cli.runtime import Runtime
-from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.optim import moments_of
 from s2s_cli.training.state import Learner
 from s2s_cli.training.trainer import clock
+from s2s_cli.training.update import Updater
 
 _SAMPLE = 8  # batches that speed is measured over, after one that warms up
 
@@ -25,15 +26,13 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     )
     num_batches = -(-stream.num_batches(0) // runtime.world)
     model.train()
+    updater = Updater(learner, settings, runtime)
     num_tokens, num_sampled, begun = 0, min(_SAMPLE, num_batches), 0.0
     for i in range(num_sampled + 1):
-        batch = stream.next().to(runtime.device)
+        batch = stream.next()
         if i == 1:
             begun = time.monotonic()
-        with runtime.autocast():
-            loss = batch_loss(model, batch, settings, settings.sampling_ramp)
-        (loss.total / batch.num_tokens).backward()
-        float(loss.nll.detach())  # waits for the device
+        float(updater.gradients([batch], batch.num_tokens, settings.sampling_ramp)[0])  # waits for the device
         num_tokens += batch.num_tokens if i else 0
     seconds = (time.monotonic() - begun) / num_sampled * num_batches
     stream.close()
@@ -52,6 +51,8 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         f"memory      weights {_mib(weights)}, gradients {_mib(weights)}, optimizer {_mib(state)}"
         f"{', moving average ' + _mib(average) if average else ''}; activations come on top"
     )
+    if math.isfinite(updater.fewest_rows):
+        print(f"            {updater.fewest_rows} pairs at once are too many, such batches are split")
     print(f"update      about {per_update:,.0f} target tokens")
     print(f"epoch       {updates:,.0f} updates, about {clock(seconds)} without validation")
     if settings.max_time is not None:

@@ -56,11 +56,7 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
         tensor.copy_(weights[name])
     found = trainer.measure(model, stop)
     where = {"update": progress.update, "epoch": progress.position[0]}
-    origin: Record = (
-        where
-        | found.record(checkpoints.metric)
-        | {"metric": checkpoints.metric, "higher_is_better": checkpoints.higher_is_better}
-    )
+    origin: Record = where | found.record(checkpoints.metric) | {"metric": checkpoints.metric}
     origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
     save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
     trainer.log.metrics("average", **where, **found.record(checkpoints.metric))

@@ -26,14 +26,16 @@ _FILE = "config.yaml"
 @contextlib.contextmanager
 def hold(run: Path, runtime: Runtime) -> Iterator[None]:
     """The run folder, made if need be, and no other process's; the main process sees to that."""
-    if not runtime.is_main:
-        yield
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise S2SError(f"{run} cannot be made a run folder: {error.strerror}; choose another with --run") from None
-    with lock(run):
+    with contextlib.ExitStack() as held:
+        with runtime.step():
+            if runtime.is_main:
+                try:
+                    run.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise S2SError(
+                        f"{run} cannot be made a run folder: {error.strerror}; choose another with --run"
+                    ) from None
+                held.enter_context(lock(run))
         yield
 
 
@@ -60,7 +62,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         raise ConfigError(
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
             "Give it its own settings back, or choose another folder with --run. "
-            f"Free to change: {', '.join(sorted(_FREE))}."
+            f"Free to change: {', '.join(sorted(_free(config)))}."
         )
 
 
@@ -89,10 +91,14 @@ def _recorded(run: Path) -> dict[str, Any] | None:
     return before
 
 
+def _free(config: Config) -> set[str]:
+    """Training settings that may change; where the end of a run decides the learning rate, its limits may not."""
+    return _FREE - ({"max_updates", "max_epochs"} if config.train.schedule in ("cosine", "linear") else set())
+
+
 def _fixed(config: Config, dataset: Dataset, world: int) -> dict[str, Any]:
     """The settings that make the weights, as plain values. What counts of accumulation is the batches of all processes."""
-    free = _FREE - ({"max_updates", "max_epochs"} if config.train.schedule in ("cosine", "linear") else set())
-    train = {k: v for k, v in config.train.model_dump(mode="json").items() if k not in free}
+    train = {k: v for k, v in config.train.model_dump(mode="json").items() if k not in _free(config)}
     return {
         "model": config.model.model_dump(mode="json"),
         "train": train | {"accumulate": config.train.accumulate * world},

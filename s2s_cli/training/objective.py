@@ -92,7 +92,15 @@ def _cut(model: Seq2Seq, rate: float) -> Iterator[None]:
             hook.remove()
 
 
-@torch.no_grad()
+@contextlib.contextmanager
+def _no_grad() -> Iterator[None]:
+    """No gradient within; and after it autocast casts weights anew: before 2.11, torch gives those without one to what learns."""
+    with torch.no_grad():
+        yield
+    torch.clear_autocast_cache()
+
+
+@_no_grad()
 def _mixed(model: Seq2Seq, batch: Batch, memory: Any, rate: float) -> Tensor:
     """The decoder's input [B, T], each token but BOS by chance, at `rate`, the one that the model would have written there.
 

@@ -7,7 +7,6 @@ Nothing random is saved, since data order and dropout are functions of seed, epo
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,16 +18,19 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
 from s2s_cli.checkpoint.bundle import (
+    REPLACED,
     check_sums,
     load_tensors,
+    open_bundle,
+    rank,
     read_json,
     remove_folder,
     save_bundle,
     save_tensors,
     weights_of,
 )
+from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
 from s2s_cli.config import ModelSettings, SearchSettings
 from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
@@ -176,11 +178,10 @@ class Learner:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run folder. `metric` names what is best, `higher_is_better` which way."""
+    """The checkpoints of one run folder. `metric` names what makes one the best."""
 
     run: Path
     metric: str
-    higher_is_better: bool
     keep_last: int
     keep_best: int
     background: Background = field(default_factory=Background)
@@ -200,13 +201,11 @@ class Checkpoints:
 
     def costs(self, history: list[Record]) -> list[float]:
         """The value of each validation, turned so that lower is better; that of no number is the worst."""
-        values = [-r[self.metric] if self.higher_is_better else r[self.metric] for r in history]
-        return [math.inf if math.isnan(value) else value for value in values]
+        return [rank(record, self.metric)[0] for record in history]
 
     def ranked(self, history: list[Record]) -> list[int]:
-        """Validated updates, best first; of equals (a BLEU of 0, say) the one of lower loss, then the earlier."""
-        keys = [(cost, r["loss"], r["update"]) for cost, r in zip(self.costs(history), history, strict=True)]
-        return [update for _, _, update in sorted(keys)]
+        """Validated updates, best first."""
+        return [record["update"] for record in sorted(history, key=lambda record: rank(record, self.metric))]
 
     def save(
         self,
@@ -223,7 +222,7 @@ class Checkpoints:
         scored = [r for r in progress.history if r["update"] == progress.update]
         origin = {"update": progress.update, "epoch": progress.position[0]}
         if scored:
-            origin |= scored[0] | {"metric": self.metric, "higher_is_better": self.higher_is_better}
+            origin |= scored[0] | {"metric": self.metric}
 
         path, state, history = self.path(progress.update), asdict(progress), [*progress.history]
         weights = snapshot.pop(WEIGHTS_FILE)
@@ -242,19 +241,25 @@ class Checkpoints:
     def resume(self, learner: Learner) -> Progress:
         """Load the newest whole checkpoint into `learner`; a fresh Progress where there is none.
 
-        A torn or altered one is named on stderr and passed over; BundleError if none of several is whole.
+        A torn or altered one is named on stderr and passed over; BundleError if none of several is whole, and for one that is
+        whole and not understood, as that of a newer version: nothing is deleted then.
         """
         for leftover in self.folder.glob(".step-*"):  # of a process that died while writing or deleting
-            shutil.rmtree(leftover, ignore_errors=True)
+            place = self.folder / leftover.stem.removeprefix(".")
+            if leftover.suffix == REPLACED and not place.exists():
+                leftover.rename(place)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
         candidates = [u for u in reversed(self.updates()) if (self.path(u) / "training").is_dir()]
         for update in candidates:
             try:
                 check_sums(self.path(update), covers=("config.json", WEIGHTS_FILE))
                 check_sums(self.path(update) / "training", covers=("state.json", MOMENTS))
-                progress = self.load(learner, update)
             except BundleError as error:
                 tell(f"passing over {self.path(update).name}: {error}")
                 continue
+            open_bundle(self.path(update), trusted=True)
+            progress = self.load(learner, update)
             self.forget_after(update, progress.history)
             return progress
         if candidates:

@@ -5,9 +5,9 @@ changed, and hands over to the loop in `trainer.py`.
 """
 
 from s2s_cli.checkpoint.bundle import sizes
-from s2s_cli.config import LOWER_IS_BETTER, Config
+from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
-from s2s_cli.errors import DataError
+from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.models.build import build_model, num_parameters
 from s2s_cli.runtime import Log, Runtime, StopSignal, keep_memory, seed_for
 from s2s_cli.training.board import Board
@@ -26,10 +26,13 @@ def train(config: Config) -> None:
     """The subcommand: begin a run or go on with one, until it is done."""
     settings = config.train
     dataset = Dataset.open(settings.data)
-    if not dataset.valid_src or not len(dataset.valid):
+    if not (
+        dataset.valid_src and dataset.valid_tgt and len(dataset.valid)
+    ):  # all text is read while it is of this dataset
         raise DataError(f"{settings.data} has no validation text: run preprocess again with some")
     config = _with_source_cut(config, dataset)
     runtime = Runtime.start(config.runtime, join=True)
+    _check_deterministic(config, runtime)
     keep_memory()
     try:
         if settings.dry_run:
@@ -49,12 +52,12 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     learner = _fresh_learner(config, dataset, runtime)
     config = _with_batch_tokens(config, dataset, learner, runtime)
     settings = config.train
-    if runtime.is_main:
-        hold_to(settings.run, config, dataset, runtime.world)
+    with runtime.step():
+        if runtime.is_main:
+            hold_to(settings.run, config, dataset, runtime.world)
     checkpoints = Checkpoints(
         settings.run,
         settings.valid_metric,
-        settings.valid_metric not in LOWER_IS_BETTER,
         settings.keep_last,
         settings.keep_best,
     )
@@ -120,8 +123,20 @@ def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learne
     freeze(model, config.train.freeze)
     average = Average(model, config.train.ema) if config.train.ema else None
     shards = shards_of(model, runtime.world) if config.train.shard_optimizer and runtime.world > 1 else []
+    if not all(shards):
+        raise ConfigError(
+            f"train.shard_optimizer: fewer tensors learn than there are processes ({runtime.world}): leave it out"
+        )
     optimizer = build_optimizer(model, config.train, shards[runtime.rank] if shards else None)
     return Learner(model, optimizer, average, shards)
+
+
+def _check_deterministic(config: Config, runtime: Runtime) -> None:
+    """Raise ConfigError for what torch would refuse in the midst of an update."""
+    model = config.model
+    sums = model.coverage or getattr(model, "autoregression", "") == "aan"
+    if config.runtime.deterministic and runtime.device.type == "cuda" and sums:
+        raise ConfigError("runtime.deterministic: coverage and average attention have no deterministic kernels on CUDA")
 
 
 def _with_source_cut(config: Config, dataset: Dataset) -> Config:
@@ -146,6 +161,9 @@ def _with_batch_tokens(config: Config, dataset: Dataset, learner: Learner, runti
 
 def _resume(checkpoints: Checkpoints, learner: Learner, runtime: Runtime) -> Progress:
     """The main process chooses the checkpoint and cleans up; the others then load the same one."""
-    progress = checkpoints.resume(learner) if runtime.is_main else Progress()
+    progress = Progress()
+    with runtime.step():
+        if runtime.is_main:
+            progress = checkpoints.resume(learner)
     update = runtime.share(progress.update)
     return progress if runtime.is_main or not update else checkpoints.load(learner, update)

@@ -87,7 +87,8 @@ class Trainer:
             try:
                 while not self.is_done():
                     self._step(bar, stop)
-                    self.checkpoints.background.check()
+                    with self.runtime.step():
+                        self.checkpoints.background.check()
                     if self.runtime.all_sum(stop.signum) and not self.is_done():
                         update = self.progress.update
                         if update > self._saved:

@@ -17,6 +17,7 @@ from zygote import Done, Zygote
 
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
+from s2s_cli.runtime import lock
 
 
 def start(s2s: Zygote, home: Path, run: Path, *options: object, world: int = 2) -> list[tuple[int, Path]]:
@@ -70,6 +71,21 @@ def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_
     assert [done.code for done in again] == [0, 0], again[0].err
     a, b = weights(tmp_path / "a", 32), weights(tmp_path / "b", 32)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_mistake_ends_all_and_is_told_once(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """The main process alone looks into the run folder; the other neither waits for it nor shows a traceback."""
+    options = ["--max-updates", 2, "--valid-every", 2, "--keep-last", 9]
+    assert [d.code for d in finish(s2s, start(s2s, home, tmp_path / "run", *options))] == [0, 0]
+    main, other = finish(s2s, start(s2s, home, tmp_path / "run", *options, "--lr", 0.5))
+    assert (main.code, other.code) == (2, 2)
+    assert "train.lr: the run has" in main.err
+    assert other.err == ""
+    with lock(tmp_path / "run"):
+        main, other = finish(s2s, start(s2s, home, tmp_path / "run", *options))
+    assert (main.code, other.code) == (2, 2)
+    assert "in use by another process" in main.err
+    assert other.err == ""
 
 
 def test_the_lines_of_all_processes_are_named(s2s: Zygote, home: Path, tmp_path: Path) -> None:

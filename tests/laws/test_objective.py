@@ -1,6 +1,7 @@
 """What training minimizes: two passes that should agree, and targets that the model reads from itself."""
 
 import contextlib
+import copy
 import math
 from itertools import product
 from typing import Any
@@ -78,7 +79,7 @@ def test_no_loss_asks_the_device_for_a_number(case: Case, monkeypatch: pytest.Mo
     """Nothing can be read from the meta device, so that asking it fails where asking a GPU would wait for it."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # torch's autocast knows no such device
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
-    model, batch = case.build().train().to("meta"), a_batch().to("meta")
+    model, batch = copy.deepcopy(case.build()).train().to("meta"), a_batch().to("meta")
     for name, rate in product(("none", "rdrop", "simcut"), (0.0, 0.3)):
         model.zero_grad()
         batch_loss(model, batch, TrainSettings(consistency=name, scheduled_sampling=rate), 1).total.backward()

@@ -163,3 +163,16 @@ def test_what_a_progress_bar_shows_is_in_the_log_too(tmp_path: Path, capsys: pyt
     log.say("update 7", screen=False)
     assert "update 7" not in capsys.readouterr().err
     assert [line[20:] for line in (tmp_path / "train.log").read_text().split("\n")[:2]] == ["loud", "update 7"]
+
+
+def test_deterministic_kernels_are_asked_for_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    asked = RuntimeSettings(device="cpu", deterministic=True)
+    try:
+        Runtime.start(asked)
+        assert not torch.are_deterministic_algorithms_enabled()
+        Runtime.start(asked, join=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    finally:
+        torch.use_deterministic_algorithms(False)

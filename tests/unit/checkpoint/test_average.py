@@ -1,13 +1,16 @@
 """Averages of bundles: the mean of each weight, of models that belong together."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import MODEL, random_model
 
 from s2s_cli.checkpoint.average import average
-from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, sizes, weights_of
+from s2s_cli.checkpoint.bundle import open_bundle, rank, save_bundle, sizes, weights_of
 from s2s_cli.config import AverageSettings, SearchSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
@@ -59,10 +62,10 @@ def test_different_models_are_refused(tmp_path: Path, vocabs: Vocabs) -> None:
     assert not (tmp_path / "mean").exists()
 
 
-def make_run(tmp_path: Path, vocabs: Vocabs, metric: str, values: list[float], higher: bool) -> Path:
+def make_run(tmp_path: Path, vocabs: Vocabs, metric: str, values: list[float]) -> Path:
     """A run whose checkpoint of update i has seed i as its weights; the last one was saved by a signal."""
     for i, value in enumerate(values, start=1):
-        scores = {"loss": 1.0} | {metric: value} | {"metric": metric, "higher_is_better": higher}
+        scores = {"loss": 1.0} | {metric: value} | {"metric": metric}
         save(tmp_path / f"run/checkpoints/step-{i:07d}", vocabs, i, update=i, **scores)
     save(tmp_path / f"run/checkpoints/step-{len(values) + 1:07d}", vocabs, 99, update=len(values) + 1)
     (tmp_path / "run/checkpoints/.step-0000001.gone").mkdir()
@@ -70,19 +73,17 @@ def make_run(tmp_path: Path, vocabs: Vocabs, metric: str, values: list[float], h
 
 
 @pytest.mark.parametrize(
-    ("metric", "higher", "wanted", "seeds"),
+    ("metric", "wanted", "seeds"),
     [
-        ("bleu", True, {"best": 2}, {2, 4}),
-        ("ter", False, {"best": 2}, {1, 3}),
-        ("loss", False, {"best": 1}, {3}),
-        ("bleu", True, {"last": 2}, {3, 4}),
-        ("bleu", True, {}, {1, 2, 3, 4}),
+        ("bleu", {"best": 2}, {2, 4}),
+        ("ter", {"best": 2}, {1, 3}),
+        ("loss", {"best": 1}, {3}),
+        ("bleu", {"last": 2}, {3, 4}),
+        ("bleu", {}, {1, 2, 3, 4}),
     ],
 )
-def test_best_last_and_all_of_a_run(
-    tmp_path: Path, vocabs: Vocabs, metric: str, higher: bool, wanted: dict, seeds: set
-) -> None:
-    run = make_run(tmp_path, vocabs, metric, [2.0, 5.0, 1.0, 5.0], higher)
+def test_best_last_and_all_of_a_run(tmp_path: Path, vocabs: Vocabs, metric: str, wanted: dict, seeds: set) -> None:
+    run = make_run(tmp_path, vocabs, metric, [2.0, 5.0, 1.0, 5.0])
     chosen = [tmp_path / f"run/checkpoints/step-{seed:07d}" for seed in seeds]
     mean = average_of(tmp_path, run, **wanted)
     averaged = {item["bundle"] for item in open_bundle(tmp_path / "mean").origin["averaged"]}
@@ -93,9 +94,11 @@ def test_best_last_and_all_of_a_run(
 
 
 def test_mistakes_are_named(tmp_path: Path, vocabs: Vocabs) -> None:
-    run = make_run(tmp_path, vocabs, "bleu", [1.0, 2.0], True)
+    run = make_run(tmp_path, vocabs, "bleu", [1.0, 2.0])
     with pytest.raises(ConfigError, match="keeps 2 validated checkpoints, 3 are wanted"):
         average_of(tmp_path, run, last=3)
+    with pytest.raises(ConfigError, match="2 checkpoints are averaged, and --weight is given 1 times"):
+        average_of(tmp_path, run, best=2, weight=[2.0])
     with pytest.raises(ConfigError, match="name one run"):
         average_of(tmp_path, run, run, best=2)
     with pytest.raises(BundleError, match="no run folder with checkpoints"):
@@ -122,10 +125,17 @@ def test_a_weight_counts_as_so_many_copies(tmp_path: Path, vocabs: Vocabs) -> No
 
 def test_best_by_another_metric_than_the_run_was_validated_by(tmp_path: Path, vocabs: Vocabs) -> None:
     for i, (bleu, ter) in enumerate([(3.0, 1.0), (2.0, 5.0), (1.0, 2.0)], start=1):
-        scores = {"loss": 1.0, "bleu": bleu, "ter": ter, "metric": "bleu", "higher_is_better": True}
+        scores = {"loss": 1.0, "bleu": bleu, "ter": ter, "metric": "bleu"}
         save(tmp_path / f"run/checkpoints/step-{i:07d}", vocabs, i, update=i, **scores)
     average_of(tmp_path, tmp_path / "run", best=2, metric="ter")
     averaged = [item["bundle"] for item in open_bundle(tmp_path / "mean").origin["averaged"]]
     assert averaged == ["step-0000001", "step-0000003"]
     with pytest.raises(ConfigError, match="no chrf: train with --valid-also chrf"):
         average_of(tmp_path, tmp_path / "run", best=2, metric="chrf")
+
+
+@given(st.permutations([(math.nan, 1), (2.0, 2), (1.0, 3), (1.0, 4)]))
+def test_what_is_no_number_is_the_worst(scored: list[tuple[float, int]]) -> None:
+    for metric, wanted in (("loss", [3, 4, 2, 1]), ("bleu", [2, 3, 4, 1])):
+        records = [{"loss": 1.0, "update": update} | {metric: value} for value, update in scored]
+        assert [record["update"] for record in sorted(records, key=lambda r: rank(r, metric))] == wanted

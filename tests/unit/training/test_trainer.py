@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,7 +57,7 @@ def make_trainer(settings: Config, dataset: Dataset) -> Trainer:
     settings.train.run.mkdir(exist_ok=True)
     learner = _fresh_learner(settings, dataset, CPU)
     learner.model.train()
-    checkpoints = Checkpoints(settings.train.run, "bleu", True, 3, 3)
+    checkpoints = Checkpoints(settings.train.run, "bleu", 3, 3)
     return Trainer(settings, dataset, learner, checkpoints, Progress(), CPU, Log(settings.train.run))
 
 
@@ -257,3 +258,9 @@ def test_validation_scores_as_the_score_section_says(home: Path, dataset: Datase
         assert record[metric] == corpus_score(metric, output, [dataset.valid_tgt], settings.score).value
     with pytest.raises(ConfigError, match=r"score\.tokenize: the run has 'char', now '13a'"):
         train(config(home, tmp_path / "run", max_updates=2, valid_also=["chrf", "ter"]))
+
+
+def test_more_processes_than_tensors_that_learn_cannot_share_the_optimizer(home: Path, dataset: Dataset) -> None:
+    settings = config(home, Path("run"), shard_optimizer=True)
+    with pytest.raises(ConfigError, match="fewer tensors learn than there are processes"):
+        _fresh_learner(settings, dataset, replace(CPU, world=999))

@@ -30,10 +30,10 @@ _TITLES = {
 
 
 def _preprocess(values: configio.Values) -> None:
-    from s2s_cli.data.preprocess import preprocess, summary
+    from s2s_cli.data.preprocess import preprocess
 
     settings = configio.build(values).preprocess
-    lines = summary(preprocess(settings))
+    lines = list(preprocess(settings)["summary"])
     if lines:
         lines.append("dry run: nothing is written" if settings.dry_run else f"written to {settings.out}")
     for line in lines:
@@ -214,13 +214,9 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
 
 def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Callable[..., None]:
     """A function that typer takes for a command with a flag for each field of `sections`."""
-    seen: set[str] = set()
-    parameters = []
-    for section in sections:
-        for name, info in configio.fields_of(section).items():
-            if name not in seen:  # train and model, say, share no name but by accident: the first has the flag
-                parameters.append(_parameter(section, name, info))
-                seen.add(name)
+    parameters = [
+        _parameter(section, name, info) for section in sections for name, info in configio.fields_of(section).items()
+    ]
     parameters += [
         inspect.Parameter(
             "set_",
@@ -313,7 +309,3 @@ def app() -> typer.Typer:
 def main() -> None:
     """Run the command line; typer shows help and refuses unknown flags, `_exit_code` settles the rest."""
     app()()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,9 +10,9 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +58,8 @@ class Runtime:
         if settings.deterministic and join:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+            # Nothing here reads what it has not written.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if settings.threads:
             torch.set_num_threads(settings.threads)
         precision: str = settings.precision
@@ -274,39 +275,29 @@ class Background:
     """A thread that does one job at a time; what goes wrong in it is raised where the next thing is asked of it."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._pool = ThreadPoolExecutor(1, "s2s-writer")
+        self._job: Future[None] | None = None
 
     def run(self, job: Callable[[], None]) -> None:
         """Begin a job, once the one before is done."""
         self.wait()
-
-        def work() -> None:
-            try:
-                job()
-            except BaseException as error:
-                self._error = error
-
-        self._thread = threading.Thread(target=work, name="s2s-writer")
-        self._thread.start()
+        self._job = self._pool.submit(job)
 
     def join(self) -> None:
         """Wait for the end of the job."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._job is not None:
+            self._job.exception()
 
     def wait(self) -> None:
         """Wait for the end of the job, and raise what went wrong in it."""
-        self.join()
-        self.check()
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
 
     def check(self) -> None:
         """Raise what has gone wrong, without waiting."""
-        error, self._error = self._error, None
-        if error is not None:
-            self.join()
-            raise error
+        if self._job is not None and self._job.done():
+            self.wait()
 
 
 @contextlib.contextmanager

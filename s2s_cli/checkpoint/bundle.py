@@ -157,7 +157,7 @@ def _step_aside(path: Path, suffix: str) -> Path:
 def open_bundle(path: Path, trusted: bool = False) -> Bundle:
     """Read and check a bundle's files but for the weights' values. Raises BundleError, naming what is wrong with it.
 
-    `trusted` leaves out the checksums, for a bundle that this process has just written.
+    `trusted` leaves out the checksums, for a bundle that this process has written or checked, or reads little of.
     """
     config = read_json(path / "config.json")
     if config.get("format") != FORMAT:

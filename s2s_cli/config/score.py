@@ -12,7 +12,7 @@ class ScoreSettings(Section):
     """Outputs and references in, scores with signatures out. `train` validates with the same options."""
 
     input: Annotated[list[Path], Flag("-i")] = Field(default=[Path("-")], min_length=1)
-    """Output to score, plain or gzipped; several are compared; - reads standard input."""
+    """Output to score, plain or compressed; several are compared; - reads standard input."""
     ref: Annotated[list[Path], Flag("-r")] = Field(default=[Path("test.tgt")], min_length=1)
     """Reference translation or summary; several are used together."""
     bleu: bool = False

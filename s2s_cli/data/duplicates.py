@@ -16,7 +16,7 @@ BUFFERED = 1 << 16  # entries held in memory before they are dealt out
 
 
 class Duplicates:
-    """Add the hashes of kept pairs in order; then `rows` tells which of them came second. A context that cleans up."""
+    """Add the hashes of kept pairs in order; then `mask` tells which of them came second. A context that cleans up."""
 
     def __init__(self, folder: Path) -> None:
         """Keep bucket files in a folder of one's own, which is made."""

@@ -4,9 +4,10 @@ The order of a stream is a function of (seed, epoch) alone; a background thread 
 position is two integers, so that a resumed stream goes on where it stopped. This room knows nothing of models.
 """
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -196,42 +197,16 @@ class _Loader:
     """Runs an iterator in a thread, a few items ahead."""
 
     def __init__(self, items: Iterator[tuple[Position, Batch]], ahead: int = 4) -> None:
-        self._queue: queue.Queue[tuple[Position, Batch] | BaseException] = queue.Queue(ahead)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(items,), name="s2s-loader", daemon=True)
-        self._thread.start()
+        self._items, self._pool = items, ThreadPoolExecutor(1, "s2s-loader")
+        self._ahead = deque(self._pool.submit(next, items) for _ in range(ahead))
 
     def next(self) -> tuple[Position, Batch]:
-        """The next item, or the error that ended the thread."""
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            self._queue.put(item)  # whoever asks again hears it again
-            raise item
+        """The next item, or the error that ended the work: whoever asks again hears it again."""
+        item = self._ahead[0].result()
+        self._ahead.popleft()
+        self._ahead.append(self._pool.submit(next, self._items))
         return item
 
     def close(self) -> None:
-        """End the thread, whatever it waits for."""
-        self._closed.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def _run(self, items: Iterator[tuple[Position, Batch]]) -> None:
-        try:
-            for item in items:
-                self._put(item)
-                if self._closed.is_set():
-                    return
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: tuple[Position, Batch] | BaseException) -> None:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
+        """End the thread."""
+        self._pool.shutdown(cancel_futures=True)

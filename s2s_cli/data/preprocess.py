@@ -77,11 +77,6 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
             return _write_report(settings, vocabs, account, valid_account, corpora, folder)
 
 
-def summary(report: dict[str, Any]) -> list[str]:
-    """The account of a report in lines for a reader."""
-    return list(report["summary"])
-
-
 def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
     """What every rank but the first does: wait for the vocabulary, encode its part, wait for the end."""
     folder = partial_folder(settings.out)

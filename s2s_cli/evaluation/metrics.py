@@ -1,9 +1,9 @@
 """The metrics: BLEU, chrF and TER by sacrebleu, ROUGE by rouge-score, word error rate and exact match of our own, all as
 corpus scores in percent.
 
-There is one path: validation inside `train`, the recipes and `s2s score` call `corpus_score`. A metric is statistics of
-each line and a score of their sum, so that significance tests resample numbers and not text. This file must not know
-where the lines come from or how scores are shown. sacrebleu and rouge-score are imported when a metric needs them.
+There is one path: validation inside `train` and `s2s score` build a metric by `build_metric` and score by `score_of`. A metric is
+statistics of each line and a score of their sum, so that significance tests resample numbers and not text. This file must not
+know where the lines come from or how scores are shown. sacrebleu and rouge-score are imported when a metric needs them.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from s2s_cli.config import ScoreSettings
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation.error_rates import ExactMatch, WordErrors
 
-METRICS = ("bleu", "chrf", "chrf++", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum")
+METRICS = ("bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,6 @@ def build_metric(name: str, refs: list[list[str]], options: ScoreSettings, sente
         return _bleu(refs, options, sentence)
     if name == "chrf":
         return _chrf(refs, options, options.chrf_word_order)
-    if name == "chrf++":
-        return _chrf(refs, options, word_order=2)
     if name == "ter":
         return _ter(refs, options)
     if name == "wer":
@@ -172,7 +170,7 @@ def score_of(metric: Metric, stats: np.ndarray, resampling: dict[str, int] | Non
 
 
 def corpus_score(metric: str, hyps: list[str], refs: list[list[str]], options: ScoreSettings | None = None) -> Score:
-    """Score of a whole text in percent: the one metric path of validation, recipes and `s2s score`.
+    """Score of a whole text in percent, as validation and `s2s score` give it.
 
     `metric` is one of METRICS, `hyps[i]` is line i and `refs[k][i]` its k-th reference. Empty lines count.
     """

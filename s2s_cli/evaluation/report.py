@@ -83,7 +83,7 @@ def _lines(comparisons: list[Comparison], digits: int) -> None:
 
 
 def _wide(comparisons: list[Comparison], settings: ScoreSettings) -> tuple[list[str], list[list[str]]]:
-    """A row for each system, a column for each metric; the best of several is marked."""
+    """A row for each system, a column for each metric."""
     headers = ["system", *(c.metric.name + ("" if c.metric.higher_is_better else " ↓") for c in comparisons)]
     columns = [_cells(c, settings.digits) for c in comparisons]
     return headers, [

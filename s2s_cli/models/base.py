@@ -1,6 +1,7 @@
 """The contract between a model and the rest of the house: what training calls, and what search calls.
 
-Training calls `forward`; search calls `encode`, `start` and `step` and knows no model class. State is a value that is
+Training calls `forward`, or `encode`, `decode` and `read`; search calls `encode`, `start` and `step`, and scores given outputs by
+`decode`; neither knows a model class. State is a value that is
 passed from step to step and never kept in a module, so that beams, ensembles and compiled steps need no special case.
 This room knows token ids and tensors, no text, no files, no optimizer.
 

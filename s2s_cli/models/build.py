@@ -1,4 +1,4 @@
-"""From settings to a model. A new architecture is one file beside this one and a line here."""
+"""From settings to a model."""
 
 from s2s_cli.config import ModelSettings, RnnSettings
 from s2s_cli.errors import ConfigError

@@ -3,9 +3,9 @@
 A plain stack is one module of torch, whose kernel runs all its layers in one call. `Stack` is one such module a layer, with
 residual sums, layer norm and variational dropout between them. `run` hides the difference. A single position goes by torch's
 functions of one, since its kernels for sequences prepare the weights anew at each call; and on a CPU sequences of unequal
-length go by the kernels for equal ones, which are up to three times as fast. On CUDA, a plain stack of several layers with dropout waits for the device once an update,
-when cuDNN makes its random state anew. Cells are a tuple of what a recurrence carries, [N, L, D] each: the hidden state, and for
-an LSTM the cell state.
+length go by the kernels for equal ones, which are up to three times as fast. On CUDA, a plain stack of several layers with
+dropout waits for the device once an update, when cuDNN makes its random state anew. Cells are a tuple of what a recurrence
+carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
 """
 
 from typing import Any

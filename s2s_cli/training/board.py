@@ -18,7 +18,7 @@ class Board:
         """Replace what event files are there; the run, so far, has taken `seconds`. ConfigError without the extra."""
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
+        except ModuleNotFoundError:
             raise ConfigError(
                 "train.tensorboard needs a package that is not there: pip install 's2s-cli[tensorboard]'"
             ) from None

@@ -84,7 +84,13 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
             log.say(report)
         if learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
-    return Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
+    trainer = Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
+    if not progress.update and settings.warmup >= trainer.num_updates > 1:
+        log.say(
+            f"warmup ({settings.warmup}) is as long as the run, or longer ({trainer.num_updates} updates): its learning rate "
+            "never falls, and may stay small; lower --warmup, or train longer"
+        )
+    return trainer
 
 
 def _scores_miss_case(config: Config, dataset: Dataset) -> bool:

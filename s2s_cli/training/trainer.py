@@ -62,9 +62,7 @@ class Trainer:
         )
         self.num_updates = self._num_updates()
         self._saved = progress.update
-        self._mark = (time.monotonic(), progress.num_tokens)  # since when, and from what count, speed is measured
-        self._started = time.monotonic() - progress.seconds  # as if the run had never been interrupted
-        self._begun = (time.monotonic(), progress.update)
+        self._start_clocks()
 
     def run(self, stop: StopSignal) -> str:
         """Train until a limit, patience or a signal ends it; returns the reason. Raises Interrupted after a signal."""
@@ -80,9 +78,7 @@ class Trainer:
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
         self.learner.model.train()
-        self._mark = (time.monotonic(), progress.num_tokens)
-        self._started = time.monotonic() - progress.seconds
-        self._begun = (time.monotonic(), progress.update)
+        self._start_clocks()
         with bar:
             try:
                 while not self.is_done():
@@ -102,6 +98,12 @@ class Trainer:
                 self.stream.close()
                 self.checkpoints.background.join()
         return self.reason_to_stop()
+
+    def _start_clocks(self) -> None:
+        progress, now = self.progress, time.monotonic()
+        self._mark = (now, progress.num_tokens)  # since when, and from what count, speed is measured
+        self._started = now - progress.seconds  # as if the run had never been interrupted
+        self._begun = (now, progress.update)
 
     def _step(self, bar: Any, stop: StopSignal) -> None:
         """A validation if one is due, else an update."""

@@ -165,3 +165,11 @@ def test_event_files_are_the_metrics_each_number_once(s2s: Zygote, home: Path, t
         assert points == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
     times = [e.wall_time for e in events.Scalars("train/loss")]
     assert times == sorted(times)
+
+
+def test_a_rate_that_never_falls_is_told_of(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    options = ["train", *TINY, "--max-updates", 3, "--valid-every", 3]
+    for warmup, told in ((2, False), (3, True)):
+        done = s2s.run(*options, "--warmup", warmup, "--run", tmp_path / str(warmup), cwd=home)
+        assert done.code == 0, done.err
+        assert ("its learning rate never falls" in done.err) == told

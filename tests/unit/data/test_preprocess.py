@@ -18,7 +18,7 @@ from s2s_cli.config import PreprocessSettings
 from s2s_cli.data import dataset as dataset_module
 from s2s_cli.data.dataset import Dataset, PairStore
 from s2s_cli.data.inputs import sample
-from s2s_cli.data.preprocess import preprocess, summary
+from s2s_cli.data.preprocess import preprocess
 from s2s_cli.errors import ConfigError, DataError
 
 Corpus = Callable[..., PreprocessSettings]
@@ -46,7 +46,7 @@ def test_every_pair_is_there_with_its_line(corpus: Corpus) -> None:
     assert report["train"]["tgt_tokens"] == dataset.train.tgt_len.sum()
     assert json.loads((settings.out / "report.json").read_text()) == report
     assert dataset.manifest["train"]["drops"]["blank"]["count"] == 3
-    assert any("197 of 200" in line for line in summary(report))
+    assert any("197 of 200" in line for line in report["summary"])
     assert beside(settings) == {"data-bin"}
 
 
@@ -442,7 +442,7 @@ def test_a_vocabulary_is_reused_with_its_rules(corpus: Corpus, tmp_path: Path, s
     assert now.src.fingerprint == then.src.fingerprint
     assert now.tgt.proto == then.tgt.proto
     assert now.src.rules.lowercase
-    assert any("as the vocabulary reused has them" in line for line in summary(report))
+    assert any("as the vocabulary reused has them" in line for line in report["summary"])
 
 
 def test_a_dataset_with_another_vocabulary_is_refused(corpus: Corpus, tmp_path: Path) -> None:

@@ -96,11 +96,6 @@ def test_sentence_scores_equal_sacrebleus(refs, noisy, write):
         assert ours.tolist() == pytest.approx(theirs, abs=1e-6), name
 
 
-def test_chrf_plus_plus_is_chrf_with_word_order_two(refs, noisy):
-    options = ScoreSettings(chrf_word_order=2)
-    assert corpus_score("chrf++", noisy(0.3, 1), [refs]) == corpus_score("chrf", noisy(0.3, 1), [refs], options)
-
-
 TEXT = st.lists(
     st.lists(st.sampled_from(["one", "two", "drei", "четыре", "五", "6", "x-y"]), min_size=4, max_size=9).map(" ".join),
     min_size=1,

@@ -1,11 +1,8 @@
 """Recurrent layers: torch's own cells, in stacks with what torch's stacks lack.
 
-A plain stack is one module of torch, whose kernel runs all its layers in one call. `Stack` is one such module a layer, with
-residual sums, layer norm and variational dropout between them. `run` hides the difference. A single position goes by torch's
-functions of one, since its kernels for sequences prepare the weights anew at each call; and on a CPU sequences of unequal
-length go by the kernels for equal ones, which are up to three times as fast. On CUDA, a plain stack of several layers with
-dropout waits for the device once an update, when cuDNN makes its random state anew. Cells are a tuple of what a recurrence
-carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
+A single position goes by torch's functions of one, since its kernels for sequences prepare the weights anew at each call; and
+on a CPU sequences of unequal length go by the kernels for equal ones, which are up to three times as fast. Cells are a tuple of
+what a recurrence carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
 """
 
 from typing import Any
@@ -16,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s2s_cli.config import RnnSettings
 from s2s_cli.data.loader import copied
-from s2s_cli.models.layers import Dropout, VariationalDropout, dropout
+from s2s_cli.models.layers import Dropout, VariationalDropout
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
 _MANY = 40  # rows of padding at the mean position, which cost as much as torch's kernel for unequal lengths loses
@@ -27,7 +24,9 @@ Masks = tuple[Tensor, ...]  # variational dropout between layers, [N, 1, D] each
 
 
 class Stack(nn.Module):
-    """Layers of one recurrence, each of which may have a layer norm before it and, from the third on, a residual sum around."""
+    """Layers of one recurrence with dropout between them, of width `dim` in each direction; each may have a layer norm before it
+    and, from the third on, a residual sum around.
+    """
 
     def __init__(self, settings: RnnSettings, input_dim: int, dim: int, layers: int, bidirectional: bool) -> None:
         super().__init__()
@@ -49,140 +48,105 @@ class Stack(nn.Module):
             return ()
         return tuple(self.dropout.mask(num_rows, self.width, like) for _ in self.layers[1:])
 
-    def forward(self, x: Tensor, first: Cells | None, lengths: Tensor | None, masks: Masks) -> tuple[Tensor, Cells]:
-        """See `run`."""
+    def forward(
+        self, x: Tensor, first: Cells | None = None, lengths: Tensor | None = None, masks: Masks = ()
+    ) -> tuple[Tensor, Cells]:
+        """x [N, T, E] from the cells `first` (zero, if none are given) -> states [N, T, D] and the cells after the last position.
+
+        With `lengths` [N], in the host's memory, no padding reaches a state in either direction. Of two directions, the states
+        stand side by side.
+        """
         lasts = []
         for number, layer in enumerate(self.layers):
             if number:
                 x = x * masks[number - 1] if masks else self.dropout(x)
-            before = None if first is None else tuple(cell[:, number : number + 1] for cell in first)
+            before = None if first is None else tuple(cell[:, number] for cell in first)
             y = self.norms[number](x) if self.norms else x
-            y, last = _run_module(layer, y, before, lengths)  # type: ignore[arg-type]
+            y, last = _run_layer(layer, y, before, lengths)  # type: ignore[arg-type]
             x = x + y if self.residual and number >= 2 else y
             lasts.append(last)
-        return x, tuple(torch.cat(cells, dim=1) for cells in zip(*lasts, strict=True))
+        return x, tuple(torch.stack(cells, dim=1) for cells in zip(*lasts, strict=True))
 
 
-def recurrence(settings: RnnSettings, input_dim: int, dim: int, layers: int, bidirectional: bool) -> nn.Module:
-    """A stack of `layers` cells of width `dim` in each direction."""
-    if settings.residual or settings.layer_norm or settings.variational_dropout:
-        return Stack(settings, input_dim, dim, layers, bidirectional)
-    return _CELLS[settings.cell](
-        input_dim,
-        dim,
-        layers,
-        bidirectional=bidirectional,
-        dropout=settings.dropout if layers > 1 else 0.0,
-        batch_first=True,
-    )
-
-
-def run(
-    stack: nn.Module, x: Tensor, first: Cells | None = None, lengths: Tensor | None = None, masks: Masks = ()
-) -> tuple[Tensor, Cells]:
-    """x [N, T, E] from the cells `first` (zero, if none are given) -> states [N, T, D] and the cells after the last position.
-
-    With `lengths` [N], in the host's memory, no padding reaches a state in either direction. Of two directions, the states
-    stand side by side.
-    """
-    if isinstance(stack, Stack):
-        return stack(x, first, lengths, masks)
-    assert isinstance(stack, nn.RNNBase)
-    return _run_module(stack, x, first, lengths)
-
-
-def _run_module(module: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
-    """`run` for a module of torch, which wants cells as [L·directions, N, D/directions], and a bare one for all but the LSTM."""
+def _run_layer(layer: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
+    """One layer of a stack, whose cells are [N, D] each."""
     if lengths is not None:
         assert first is None
-        aligned = x.device.type == "cpu" and not isinstance(module, nn.RNN) and _mean_padding(x, lengths) < _MANY
-        return (_run_aligned if aligned else _run_packed)(module, x, lengths)
-    if first is not None and x.shape[1] == 1 and not module.bidirectional:
-        return _run_position(module, x, first)
-    cells = tuple(cell.transpose(0, 1).contiguous() for cell in first or ())
-    states, after = _kernel(module, x, cells)
-    return states, _by_row(module, after)
+        aligned = x.device.type == "cpu" and not isinstance(layer, nn.RNN) and _mean_padding(x, lengths) < _MANY
+        return (_run_aligned if aligned else _run_packed)(layer, x, lengths)
+    if first is not None and x.shape[1] == 1:
+        y, *more = _run_position(layer, x[:, 0], first)
+        return y[:, None], (y, *more)
+    states, after = _kernel(layer, x, first)
+    return states, _by_row(after)
 
 
-def _kernel(module: nn.RNNBase, x: Any, cells: Cells = ()) -> tuple[Any, Any]:
+def _kernel(layer: nn.RNNBase, x: Any, first: Cells | None = None) -> tuple[Any, Any]:
     """torch's kernel for whole sequences, of a tensor or packed. On CUDA, autocast to bf16 would have it compute in fp16, where
     small gradients vanish for want of a scaled loss: there it computes in fp32.
     """
+    cells = tuple(cell[None].contiguous() for cell in first or ())
     if x.data.device.type == "cuda" and torch.get_autocast_dtype("cuda") == torch.bfloat16:
         with torch.autocast("cuda", enabled=False):
             x, cells = x.float(), tuple(cell.float() for cell in cells)
-            return module(x, cells[0] if len(cells) == 1 else cells or None)
-    return module(x, cells[0] if len(cells) == 1 else cells or None)
+            return layer(x, cells[0] if len(cells) == 1 else cells or None)
+    return layer(x, cells[0] if len(cells) == 1 else cells or None)
 
 
-def _by_row(module: nn.RNNBase, cells: Tensor | Cells) -> Cells:
-    """Cells as torch gives them, [L·directions, N, D/directions], as ours."""
+def _by_row(cells: Tensor | Cells) -> Cells:
+    """Cells as torch gives them, a bare one for all but the LSTM and [directions, N, D/directions] each, as ours."""
     cells = cells if isinstance(cells, tuple) else (cells,)
-    return tuple(cell.unflatten(0, (module.num_layers, -1)).permute(2, 0, 1, 3).flatten(2) for cell in cells)
+    return tuple(cell.transpose(0, 1).flatten(1) for cell in cells)
 
 
-def _run_position(module: nn.RNNBase, x: Tensor, first: Cells) -> tuple[Tensor, Cells]:
-    """`_run_module` in one direction, for x [N, 1, E]."""
-    y, lasts = x[:, 0], []
-    for number in range(module.num_layers):
-        if number:
-            y = dropout(y, module.dropout, module.training)
-        before = tuple(cell[:, number] for cell in first)
-        weights = [getattr(module, f"{name}_l{number}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        after = _POSITION[module.mode](y, before if len(before) > 1 else before[0], *weights)  # type: ignore[operator]
-        lasts.append(after if isinstance(after, tuple) else (after,))
-        y = lasts[-1][0]
-    return y[:, None], tuple(torch.stack(cells, dim=1) for cells in zip(*lasts, strict=True))
+def _run_position(layer: nn.RNNBase, x: Tensor, first: Cells) -> Cells:
+    """The cells after one position more, x [N, E], in one direction."""
+    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    after = _POSITION[layer.mode](x, first if len(first) > 1 else first[0], *weights)  # type: ignore[operator]
+    return after if isinstance(after, tuple) else (after,)
 
 
-def _run_packed(module: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:
-    """`_run_module` from zero cells, by torch's kernel for unequal lengths, for rows sorted by length."""
+def _run_packed(layer: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:
+    """`_run_layer` from zero cells, by torch's kernel for unequal lengths, for rows sorted by length."""
     order = lengths.argsort(descending=True, stable=True)
     there, back = copied(order, x.device), copied(order.argsort(), x.device)
-    packed, cells = _kernel(module, pack_padded_sequence(x.index_select(0, there), lengths[order], batch_first=True))
+    packed, cells = _kernel(layer, pack_padded_sequence(x.index_select(0, there), lengths[order], batch_first=True))
     states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
-    return states.index_select(0, back), tuple(cell.index_select(0, back) for cell in _by_row(module, cells))
+    return states.index_select(0, back), tuple(cell.index_select(0, back) for cell in _by_row(cells))
 
 
 def _mean_padding(x: Tensor, lengths: Tensor) -> float:
     return x.shape[0] - int(lengths.sum()) / x.shape[1]
 
 
-def _run_aligned(module: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:
-    """`_run_module` from zero cells, for an LSTM or a GRU: each row ends where the longest does, its padding before it.
+def _run_aligned(layer: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:
+    """`_run_layer` from zero cells, for an LSTM or a GRU: each row ends where the longest does, its padding before it.
 
     A further input that is 1 at padding closes the LSTM's input gate, or opens the GRU's update gate to the old state. So
     cells that were zero stay zero up to the first real input, whatever the weights, and no gradient comes from there.
     """
     num_rows, times = x.shape[:2]
-    is_lstm = isinstance(module, nn.LSTM)
+    is_lstm = isinstance(layer, nn.LSTM)
     at = torch.arange(times)
     before = (times - lengths)[:, None]  # how much padding
     flat = torch.arange(num_rows)[:, None] * times
     moved = (flat + (at - before).clamp(min=0)).flatten()
     back = (flat + torch.where(at < lengths[:, None], at + before, 0)).flatten()  # where there is padding, 0 is of it
-    padding = (at < before)[..., None].to(x.dtype)
-    gate = torch.zeros(len(module.weight_hh_l0), 1)  # type: ignore[arg-type]
-    hidden = module.hidden_size
+    padding = (at < before)[..., None]
+    hidden = layer.hidden_size
+    gate = x.new_zeros(len(layer.weight_hh_l0), 1, dtype=torch.float32)  # type: ignore[arg-type]
     gate[slice(0, hidden) if is_lstm else slice(hidden, 2 * hidden)] = -_PADDING if is_lstm else _PADDING
     zero = x.new_zeros(1, num_rows, hidden)
-    lasts = []
-    for number in range(module.num_layers):
-        if number:
-            x = dropout(x, module.dropout, module.training)
-        sides = []
-        for suffix in ("", "_reverse") if module.bidirectional else ("",):
-            names = (f"{name}_l{number}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            w_in, *others = (getattr(module, name) for name in names)
-            weights = [torch.cat([w_in, gate], dim=1), *others]
-            y = x.flip(1) if suffix else _rows(x, moved)
-            y = torch.cat([y, padding.to(y.dtype)], dim=2)
-            more = (True, 1, 0.0, module.training, False, True)
-            y, *last = torch.lstm(y, (zero, zero), weights, *more) if is_lstm else torch.gru(y, zero, weights, *more)
-            sides.append(y.flip(1) if suffix else _rows(y, back))
-            lasts.append(last)
-        x = torch.cat(sides, dim=2)
-    return x, _by_row(module, tuple(torch.cat(cells) for cells in zip(*lasts, strict=True)))
+    sides, lasts = [], []
+    for suffix in ("", "_reverse") if layer.bidirectional else ("",):
+        names = (f"{name}_l0{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        w_in, *others = (getattr(layer, name) for name in names)
+        y = torch.cat([x.flip(1) if suffix else _rows(x, moved), padding.to(x.dtype)], dim=2)
+        weights, more = [torch.cat([w_in, gate], dim=1), *others], (True, 1, 0.0, layer.training, False, True)
+        y, *last = torch.lstm(y, (zero, zero), weights, *more) if is_lstm else torch.gru(y, zero, weights, *more)
+        sides.append(y.flip(1) if suffix else _rows(y, back))
+        lasts.append(last)
+    return torch.cat(sides, dim=2), _by_row(tuple(torch.cat(cells) for cells in zip(*lasts, strict=True)))
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:

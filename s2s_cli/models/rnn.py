@@ -16,7 +16,7 @@ from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import Dropout, VariationalDropout, embedding
-from s2s_cli.models.recurrent import Cells, Masks, Stack, recurrence, run
+from s2s_cli.models.recurrent import Cells, Masks, Stack
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class Rnn(Seq2Seq):
         self.head = build_head(settings, embedding(sizes.tgt, out_dim) if tie == "none" else self.tgt_embedding)
         self.dropout = (VariationalDropout if settings.variational_dropout else Dropout)(settings.dropout)
         directions = 2 if settings.bidirectional else 1
-        self.encoder = recurrence(settings, emb_dim, dim // directions, settings.encoder_layers, settings.bidirectional)
+        self.encoder = Stack(settings, emb_dim, dim // directions, settings.encoder_layers, settings.bidirectional)
         self.before = settings.attention_place == "before"
         more = out_dim if settings.input_feeding else dim if self.before else 0
-        self.decoder = recurrence(settings, emb_dim + more, dim, settings.decoder_layers, bidirectional=False)
+        self.decoder = Stack(settings, emb_dim + more, dim, settings.decoder_layers, bidirectional=False)
         self.num_cells = 2 if settings.cell == "lstm" else 1
         self.bridge = nn.ModuleList(
             nn.Linear(dim, settings.decoder_layers * dim) for _ in range(self.num_cells) if settings.bridge == "linear"
@@ -118,7 +118,7 @@ class Rnn(Seq2Seq):
 
     def encode(self, src: Tensor, src_len: Tensor) -> RnnMemory:
         """See `Seq2Seq.encode`."""
-        states, last = run(self.encoder, self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
+        states, last = self.encoder(self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
         return RnnMemory(
             states=states,
             mask=copied(real_positions(src_len, src.shape[1]), src.device),
@@ -154,7 +154,7 @@ class Rnn(Seq2Seq):
         x = self.dropout(self.tgt_embedding(tgt_in))
         noise = self._noise(x)
         if not self.one_by_one:
-            states, _ = run(self.decoder, x, state.cells, masks=noise.layers)
+            states, _ = self.decoder(x, state.cells, masks=noise.layers)
             hidden, weights = self._attend_after(states, memory, None)
             return self._dropped(hidden, noise), weights
         hiddens, all_weights = [], []
@@ -186,12 +186,12 @@ class Rnn(Seq2Seq):
             query = state.cells[0][:, -1].unflatten(0, (num_sentences, -1))  # [B, K, D]
             seen, weights = self._look(query, memory, covered)
             context = seen.flatten(0, 1)[:, None].to(x.dtype)  # [N, 1, D]
-            states, cells = run(self.decoder, torch.cat([x, context], dim=2), state.cells, masks=noise.layers)
+            states, cells = self.decoder(torch.cat([x, context], dim=2), state.cells, masks=noise.layers)
             hidden = torch.tanh(self.out(torch.cat([states, context, x], dim=2)))
         else:
             if state.fed is not None:
                 x = torch.cat([x, state.fed[:, None].to(x.dtype)], dim=2)
-            states, cells = run(self.decoder, x, state.cells, masks=noise.layers)
+            states, cells = self.decoder(x, state.cells, masks=noise.layers)
             query = states.reshape(num_sentences, -1, states.shape[-1])
             hidden, weights = self._attend_after(query, memory, covered)
             hidden = hidden.flatten(0, 1)[:, None]
@@ -218,7 +218,7 @@ class Rnn(Seq2Seq):
 
     def _noise(self, like: Tensor) -> Noise:
         """Drawn once a target, where dropout is variational and the model trains."""
-        if not (self.training and isinstance(self.dropout, VariationalDropout) and isinstance(self.decoder, Stack)):
+        if not (self.training and isinstance(self.dropout, VariationalDropout)):
             return Noise()
         num_rows = like.shape[0]
         out = self.dropout.mask(num_rows, self.out.out_features, like)

@@ -3,7 +3,7 @@
 import random
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.models.cache import Cache, Paths, select
@@ -25,6 +25,7 @@ def seen(paths: Paths, cache: Cache) -> list[list[tuple[float, float]]]:
     ]
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 3), st.integers(1, 9), st.integers(20, 70))
 def test_each_hypothesis_reads_its_own_path(chance: random.Random, num_groups: int, width: int, steps: int) -> None:
     paths = Paths.first(num_groups * width, width, torch.device("cpu"))

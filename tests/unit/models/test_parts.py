@@ -11,7 +11,7 @@ from s2s_cli.config import RnnSettings, TransformerSettings
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.layers import Dropout
-from s2s_cli.models.recurrent import recurrence, run
+from s2s_cli.models.recurrent import Stack
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
@@ -92,11 +92,11 @@ def test_the_rate_of_the_rnn_is_met_where_it_says(more, times, monkeypatch):
     assert rates_met(RnnSettings(dim=8, emb_dim=8, dropout=0.2, **more), monkeypatch) == {0.2: times}
 
 
-def test_layers_of_torch_have_dropout_between_them():
-    stack = recurrence(RnnSettings(dropout=0.5), 4, 8, layers=2, bidirectional=False)
+def test_recurrent_layers_have_dropout_between_them():
+    stack = Stack(RnnSettings(dropout=0.5), 4, 8, layers=2, bidirectional=False)
     x = torch.randn(3, 5, 4)
-    assert not torch.equal(run(stack, x)[0], run(stack, x)[0])
-    assert torch.equal(run(stack.eval(), x)[0], run(stack, x)[0])
+    assert not torch.equal(stack(x)[0], stack(x)[0])
+    assert torch.equal(stack.eval()(x)[0], stack(x)[0])
 
 
 @pytest.mark.parametrize("family", [TransformerSettings, RnnSettings])

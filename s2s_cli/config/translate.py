@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from s2s_cli.config.section import Flag, NonNegativeInt, Section
+from s2s_cli.errors import ConfigError
 
 
 class SearchSettings(Section):
@@ -50,15 +51,17 @@ class SearchSettings(Section):
     search_tokens: PositiveInt = 4096
     """Source positions times beam that are searched at once; the output does not depend on it."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "SearchSettings":
-        if self.min_len > self.max_len:
-            raise ValueError(f"min_len ({self.min_len}) is more than max_len ({self.max_len})")
-        if self.min_len_ratio > self.max_len_ratio:
-            raise ValueError(f"min_len_ratio ({self.min_len_ratio}) is more than max_len_ratio ({self.max_len_ratio})")
+    def check(self) -> None:
+        """ConfigError for settings that conflict; not before they are whole: those of `translate` are completed by a model's."""
+        for least, most in (("min_len", "max_len"), ("min_len_ratio", "max_len_ratio")):
+            if getattr(self, least) > getattr(self, most):
+                raise ConfigError(
+                    f"search: {least} ({getattr(self, least)}) is more than {most} ({getattr(self, most)}): set both"
+                )
         if self.may_repeat and not self.no_repeat_ngram and self.repetition_penalty == 1.0:
-            raise ValueError("may_repeat has no rule to except words from: add no_repeat_ngram or repetition_penalty")
-        return self
+            raise ConfigError(
+                "search: may_repeat has no rule to except words from: add no_repeat_ngram or repetition_penalty, or set it to []"
+            )
 
 
 class TranslateSettings(Section):

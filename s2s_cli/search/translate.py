@@ -46,11 +46,8 @@ def translate(
             settings = _settled(settings, ranks.world)
             if ranks.world > 1 and torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight)
-            if settings.nbest > translator.settings.beam:
-                raise ConfigError(
-                    f"nbest ({settings.nbest}) is more than beam ({translator.settings.beam}): raise --beam"
-                )
+            translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight or None)
+            translator.check(settings)
             if ranks.rank == 0:
                 _remark(settings, search)
             identity = None

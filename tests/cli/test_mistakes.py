@@ -24,6 +24,8 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "no number": (["train", "--lr", "fast"], ["--lr"]),
     "out of range": (["train", "--lr", -1], ["train.lr", "greater than 0", "--lr"]),
     "no choice": (["train", "--schedule", "cosin"], ["train.schedule", "cosine"]),
+    "search in conflict": (["train", "--min-len", 600], ["min_len (600) is more than max_len (512)"]),
+    "in conflict with the model": (["translate", "--min-len", 50], ["min_len (50) is more than max_len (24)"]),
     "unknown preset": (["train", "--preset", "tinny"], ["no preset tinny; did you mean tiny?"]),
     "preset of the other family": (
         ["train", "--preset", "rnn", "--heads", 2],

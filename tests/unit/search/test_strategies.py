@@ -307,8 +307,8 @@ def test_formula_names_all_that_ranks() -> None:
     ],
 )
 def test_settings_in_conflict(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SearchSettings(**wrong)
+    with pytest.raises(ConfigError, match=message):
+        SearchSettings(**wrong).check()
 
 
 def test_penalties() -> None:

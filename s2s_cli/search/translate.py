@@ -21,7 +21,7 @@ from s2s_cli.checkpoint.bundle import SUMS, find_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
-from s2s_cli.errors import ConfigError, DataError, S2SError
+from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
@@ -78,7 +78,7 @@ def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
         raise ConfigError("standard input is named twice, but can be read once: name a file instead")
     for path in named:
         if path != _STDIN and not path.exists():
-            raise S2SError(f"{path} does not exist: name the source text with -i, or - for standard input")
+            raise DataError(f"{path}: no such file")
     if world > 1 and (_STDIN in named or any(path == _STDIN or path.is_char_device() for path in _outputs(settings))):
         raise ConfigError("several processes share files, not standard input and output: name them with -i and -o")
     if settings.alignments in (settings.output, *named):
@@ -156,11 +156,12 @@ def _write(
 
 def _read(settings: TranslateSettings, repaired: dict[Path, Lines]) -> Iterator[Line]:
     """The lines of the source and of what goes with it; DataError if these are not as many."""
-    replaced: dict[Path, list[int]] = {path: [] for path in _inputs(settings)}
-    texts = [read_lines(path, invalid="replace", replaced=replaced[path]) for path in replaced]
+    paths = _inputs(settings)  # of which two may be the same
+    replaced: list[list[int]] = [[] for _ in paths]
+    texts = [read_lines(path, invalid="replace", replaced=found) for path, found in zip(paths, replaced, strict=True)]
     for number, sides in enumerate(zip_longest(*texts), start=1):
         if None in sides:
-            names = sorted((line is not None, file_name(path)) for line, path in zip(sides, replaced, strict=True))
+            names = sorted((line is not None, file_name(path)) for line, path in zip(sides, paths, strict=True))
             raise DataError(
                 f"{names[0][1]} ends after line {number - 1:,}, but {names[1][1]} goes on: line N of one must belong to "
                 "line N of the other"
@@ -169,7 +170,7 @@ def _read(settings: TranslateSettings, repaired: dict[Path, Lines]) -> Iterator[
             yield Line(number, sides[0], tgt=sides[1])
         else:
             yield Line(number, sides[0], sides[1] if settings.prefix else settings.prefix_text)
-    for path, numbers in replaced.items():
+    for path, numbers in zip(paths, replaced, strict=True):
         if numbers:
             repaired[path] = Lines()
             repaired[path].add(numbers)

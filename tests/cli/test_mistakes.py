@@ -47,7 +47,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     ),
     "no such model": (["translate", "-m", "nowhere"], ["nowhere is neither a run folder nor a bundle"]),
     "a model that is none": (["translate", "-m", "data-bin"], ["data-bin is neither a run folder nor a bundle"]),
-    "no such input": (["translate", "-i", "nowhere.src"], ["nowhere.src does not exist"]),
+    "no such input": (["translate", "-i", "nowhere.src"], ["nowhere.src: no such file"]),
     "input that is a folder": (["translate", "-i", "run"], ["run", "directory"]),
     "output that is a folder": (["translate", "-i", "test.src", "-o", "run"], ["run is a folder"]),
     "output in no folder": (["translate", "-i", "test.src", "-o", "no/where"], ["no/where could not be written"]),

@@ -292,7 +292,7 @@ def test_processes_go_on_and_fail_together(s2s: Zygote, home: Path, run: Path, m
     assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
     for extra, message in (
         (["-i", many], "several processes share files"),
-        (["-i", "x", "-o", "y"], "x does not exist"),
+        (["-i", "x", "-o", "y"], "x: no such file"),
     ):
         ranks = [s2s.wait(*p) for p in start_ranks(s2s, tmp_path, "-m", run, *extra)]
         assert [done.code for done in ranks] == [2, 2]
@@ -312,7 +312,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     ),
     "force and mbr": (["--force", "test.tgt", "--mbr", "chrf", "--samples", 2], ["leave out samples, mbr"]),
     "standard input twice": (["-i", "-", "--force", "-"], ["standard input is named twice"]),
-    "no such prefix file": (["--prefix", "nowhere"], ["nowhere does not exist"]),
+    "no such prefix file": (["--prefix", "nowhere"], ["nowhere: no such file"]),
     "fewer outputs": (["-i", "train.src", "--force", "test.tgt"], ["test.tgt ends after line 24", "train.src goes on"]),
     "more prefixes": (
         ["-i", "test.src", "--prefix", "train.tgt"],

@@ -67,6 +67,17 @@ def test_every_choice_of_options(bundle: Path, texts: None) -> None:
     assert done > 25
 
 
+@pytest.mark.parametrize("name", ["force", "prefix"])
+def test_one_file_may_have_both_parts(bundle: Path, texts: None, name: str) -> None:
+    """A copying task scores its own source; what was repaired in a file that is read twice is told."""
+    plain = {"model": [bundle], "input": Path("src")}
+    Path("copy").write_bytes(Path("src").read_bytes())
+    for other in ("src", "copy"):
+        settings = TranslateSettings(**plain, output=Path(f"as-{other}"), **{name: Path(other)})
+        translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision="fp32"))
+    assert Path("as-src").read_bytes() == Path("as-copy").read_bytes()
+
+
 def check(rows: list[str], settings: TranslateSettings) -> None:
     most = settings.samples or settings.nbest
     aligned = settings.align != "no" or settings.alignments is not None

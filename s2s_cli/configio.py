@@ -23,7 +23,7 @@ _FAMILIES: dict[str, type[BaseModel]] = {"transformer": TransformerSettings, "rn
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which but true and false are booleans, and no text is a date: `no`, `on` and 2024-01-05 are words."""
+    """YAML in which only true and false are booleans, and nothing is a date: `no`, `on` and 2024-01-05 are words."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -149,7 +149,7 @@ def with_preset(values: Values, name: str) -> Values:
         raise ConfigError(f"there is no preset {name}{_nearest(name, presets())}; there are {', '.join(presets())}")
     lower = Values()
     text = resources.files("s2s_cli").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    for section, settings in yaml.load(text, _Loader).items():
+    for section, settings in yaml.safe_load(text).items():
         for key, value in settings.items():
             lower.put(section, key, value, f"preset {name}")
     return values.over(lower)
@@ -212,7 +212,7 @@ def _hint(key: str) -> str:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{where}: the value is no YAML") from None
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from s2s_cli.config.section import Flag, NonNegativeInt, Section
+from s2s_cli.config.section import Flag, NonNegativeInt, Section, Target
 from s2s_cli.errors import ConfigError
 
 
@@ -73,7 +73,7 @@ class TranslateSettings(Section):
     """Weight of each model of an ensemble, in their order (equal ones, if none are given)."""
     input: Annotated[Path, Flag("-i")] = Path("-")
     """Source text, plain or compressed; - reads standard input."""
-    output: Annotated[Path, Flag("-o")] = Path("-")
+    output: Annotated[Target, Flag("-o")] = Path("-")
     """Where the translations go; - writes standard output. Interrupted, the same command goes on with a file."""
     format: Literal["text", "tsv", "jsonl"] = "text"
     """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with pieces and log-probabilities."""
@@ -94,7 +94,7 @@ class TranslateSettings(Section):
     """A file with an output for each line: write its log-probability, and tell the perplexity of all."""
     align: Literal["no", "words", "pieces"] = "no"
     """Align each output with its source by the attention of the model: whitespace-separated words, or pieces."""
-    alignments: Path | None = None
+    alignments: Target | None = None
     """Write the alignment of each line's (best) output to this file, as i-j from 0 (Pharaoh); `align` is words unless given."""
     long_lines: Literal["truncate", "split"] = "truncate"
     """Cut lines that are too long, or split them at ends of sentences, translate the parts and join them; both are reported."""

@@ -26,7 +26,7 @@ from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
-from s2s_cli.search.partial import Writer, join_ranks
+from s2s_cli.search.partial import Writer, join_ranks, place_of
 from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
@@ -51,7 +51,7 @@ def translate(
             if ranks.rank == 0:
                 _remark(settings, search)
             identity = None
-            if settings.output != _STDIN and all(path.is_file() for path in _inputs(settings)):
+            if _STDIN not in _outputs(settings) and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator, runtime, score, ranks.world)
             _write(translator, settings, score, ranks, identity, seen, repaired)
         with ranks.step():
@@ -81,8 +81,11 @@ def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
             raise DataError(f"{path}: no such file")
     if world > 1 and (_STDIN in named or any(path == _STDIN or path.is_char_device() for path in _outputs(settings))):
         raise ConfigError("several processes share files, not standard input and output: name them with -i and -o")
-    if settings.alignments in (settings.output, *named):
-        raise ConfigError(f"--alignments would write over {settings.alignments}: name another file")
+    taken = {os.path.realpath(path) for path in named if path != _STDIN and path.is_file()}
+    for flag, path in zip(("-o", "--alignments"), _outputs(settings), strict=False):
+        if os.path.realpath(path) in taken:
+            raise ConfigError(f"{flag} would write over {path}: name another file")
+        taken.add(os.path.realpath(path))
     changes: dict[str, Any] = {}
     if settings.alignments and settings.align == "no":
         changes["align"] = "words"
@@ -105,7 +108,7 @@ def _inputs(settings: TranslateSettings) -> list[Path]:
 
 
 def _outputs(settings: TranslateSettings) -> list[Path]:
-    return [path for path in (settings.output, settings.alignments) if path is not None]
+    return [place_of(path) for path in (settings.output, settings.alignments) if path is not None]
 
 
 def _identity(

@@ -50,6 +50,40 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "no such input": (["translate", "-i", "nowhere.src"], ["nowhere.src: no such file"]),
     "input that is a folder": (["translate", "-i", "run"], ["run", "directory"]),
     "output that is a folder": (["translate", "-i", "test.src", "-o", "run"], ["run is a folder"]),
+    "output without a name": (
+        ["translate", "-i", "test.src", "-o", ""],
+        ["translate.output (--output)", "has no name"],
+    ),
+    "output that is this folder": (
+        ["translate", "-i", "test.src", "-o", "."],
+        ["translate.output (--output)", "has no name"],
+    ),
+    "alignments without a name": (
+        ["translate", "--alignments", ""],
+        ["translate.alignments (--alignments)", "has no name"],
+    ),
+    "average without a name": (["average", "-o", ""], ["average.output (--output)", "has no name"]),
+    "plot without a name": (["plot", "run", "-o", "."], ["plot.output (--output)", "has no name"]),
+    "page without a name": (
+        ["score", "-i", "test.tgt", "--analyze", "."],
+        ["score.analyze (--analyze)", "has no name"],
+    ),
+    "output over the source": (
+        ["translate", "-i", "test.src", "-o", "run/../test.src"],
+        ["-o would write over run/../test.src"],
+    ),
+    "output over the prefixes": (
+        ["translate", "-i", "test.src", "--prefix", "test.tgt", "-o", "test.tgt"],
+        ["-o would write over test.tgt"],
+    ),
+    "output over what is scored": (
+        ["translate", "-i", "test.src", "--force", "test.tgt", "-o", "test.tgt"],
+        ["-o would write over test.tgt"],
+    ),
+    "output over the alignments": (
+        ["translate", "-i", "test.src", "-o", "both", "--alignments", "./both"],
+        ["--alignments would write over both"],
+    ),
     "output in no folder": (["translate", "-i", "test.src", "-o", "no/where"], ["no/where could not be written"]),
     "n-best as text": (["translate", "-i", "test.src", "--nbest", 2], ["--format tsv or jsonl"]),
     "n-best beyond the beam": (["translate", "--nbest", 7, "--format", "tsv"], ["nbest (7) is more than beam (3)"]),

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from s2s_cli import __version__
-from s2s_cli.checkpoint.bundle import SUMS, find_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
@@ -121,7 +120,7 @@ def _identity(
         "translate": settings.model_dump(mode="json", exclude=files),
         "search": translator.settings.model_dump(mode="json"),
         "runtime": runtime.model_dump(mode="json") | {"precision": translator.runtime.precision},
-        "model": [hashlib.sha256((find_bundle(path) / SUMS).read_bytes()).hexdigest() for path in settings.model],
+        "model": translator.checksums,
         "number of processes": world,
         "alignments": settings.alignments is not None,
     }

@@ -8,14 +8,14 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import count, groupby, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from s2s_cli.checkpoint.bundle import common_precision, find_bundle, open_bundle
+from s2s_cli.checkpoint.bundle import SUMS, common_precision, find_bundle, open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import blank
 from s2s_cli.data.vocab import Vocab, Vocabs
@@ -132,6 +132,8 @@ class Translator:
         except (TypeError, ValueError):
             raise ConfigError(f"weights must be numbers, one a model, not {weights!r:.40}") from None
         bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
+        # Of the models that these are: a run may have another best one in a moment.
+        self.checksums = [sha256((bundle.path / SUMS).read_bytes()).hexdigest() for bundle in bundles]
         for other in bundles[1:]:
             if other.vocabs.fingerprints != bundles[0].vocabs.fingerprints:
                 raise BundleError(

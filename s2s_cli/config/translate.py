@@ -18,7 +18,7 @@ class SearchSettings(Section):
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"
     """What a log-probability is divided by: 1, length^alpha, or ((5+length)/6)^alpha (Wu et al. 2016)."""
-    alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    alpha: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     """Exponent of the length penalty; larger favours longer output."""
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the sum of log min(attention, 1) over source pieces, added to a score (Wu et al. 2016); 0 is off."""
@@ -42,7 +42,7 @@ class SearchSettings(Section):
     """Words and phrases that no output has, in lower or upper case, however they are split into pieces."""
     allow_unk: bool = False
     """Whether an output may have the unknown piece."""
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    temperature: Annotated[float, Field(ge=0.001, le=1000.0)] = 1.0
     """What log-probabilities are divided by when sampling; below 1 is bolder, above 1 more varied."""
     top_k: NonNegativeInt = 0
     """Sample among the so many most probable pieces (Fan et al. 2018); 0 is all."""
@@ -78,7 +78,7 @@ class TranslateSettings(Section):
     format: Literal["text", "tsv", "jsonl"] = "text"
     """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with pieces and log-probabilities."""
     nbest: PositiveInt = 1
-    """Hypotheses a line; to be written (tsv and jsonl), or for `mbr` to choose from."""
+    """Hypotheses a line, `beam` at most; to be written (tsv and jsonl), or for `mbr` to choose from."""
     samples: NonNegativeInt = 0
     """Draw so many outputs of each line from the model's distribution, instead of searching for the most probable one."""
     seed: NonNegativeInt = 1

@@ -3,6 +3,8 @@
 import io
 import itertools
 import random
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,6 +248,29 @@ def test_rules_that_forbid_everything_are_named(vocabs: Vocabs, options: dict) -
     tool = translator(vocabs, no_repeat_ngram=1, min_len=most, max_len=most, max_len_extra=most)
     with pytest.raises(S2SError, match=r"line 1 .*rules of search forbid"):
         tool.search(["the dog"], wanted(**options))
+
+
+def said_twice(outputs: list[list[Output]]) -> set[str]:
+    counts = [Counter(ones[0].pieces) for ones in outputs]
+    return {piece for count in counts for piece in count if count[piece] > 1}
+
+
+def test_rules_about_words_reach_the_search(vocabs: Vocabs) -> None:
+    plain = translator(vocabs).search(LINES)
+    [(word, _)] = Counter(word for ones in plain for word in re.findall(r"\w+", ones[0].text)).most_common(1)
+    other = translator(vocabs, ban=[word]).translate(LINES)
+    assert not any(word.lower() in re.findall(r"\w+", text.lower()) for text in other)
+    repeated = said_twice(plain)
+    assert len(repeated) > 3
+    assert not said_twice(translator(vocabs, no_repeat_ngram=1).search(LINES))
+    words = [piece.strip("\u2581") for piece in repeated if piece.strip("\u2581").isalpha()]
+    assert said_twice(translator(vocabs, no_repeat_ngram=1, may_repeat=words).search(LINES))
+    unk = vocabs.tgt.piece(vocabs.tgt.unk)
+    for allowed in (False, True):
+        tool = translator(vocabs, allow_unk=allowed)
+        with torch.no_grad():
+            tool.model.models[0].head.bias[vocabs.tgt.unk] = 1000.0
+        assert all((unk in ones[0].pieces) == allowed for ones in tool.search(LINES))
 
 
 def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Vocabs) -> None:

@@ -144,7 +144,7 @@ def best_of_sums(logp: Tensor, totals: Tensor, num: int) -> tuple[Tensor, Tensor
     return total, places.gather(1, at)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def search(
     step: Step,
     memory: Any,

@@ -294,7 +294,6 @@ class Translator:
             span = Span(start + len(head), end + len(head))
             yield _Unit(index, part, line, span, head, ids, prefix if part == 0 else [], [])
 
-    @torch.inference_mode()
     def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
@@ -303,8 +302,12 @@ class Translator:
         for row, unit in enumerate(units):
             src[row, : len(unit.ids) + 1] = torch.tensor([*unit.ids, eos])
         attention = settings.align != "no"
-        # Packed models see to their arithmetic themselves.
-        with contextlib.nullcontext() if device.type == "cpu" else self.runtime.autocast():
+        # Packed models see to their arithmetic themselves. Under inference mode autocast casts all weights anew at each step.
+        on_cpu = device.type == "cpu"
+        with (
+            torch.inference_mode() if on_cpu else torch.no_grad(),
+            contextlib.nullcontext() if on_cpu else self.runtime.autocast(),
+        ):
             memory = self.model.encode(src.to(device), src_len)
             state = self.model.start(memory)
             step, specials = self.model.step, self.specials

@@ -1,5 +1,6 @@
 """Beam search over a scripted model, beside brute force, beside itself on other batches, and beside what it must do."""
 
+import contextlib
 import itertools
 import math
 from dataclasses import replace
@@ -266,6 +267,21 @@ def test_no_number_ends_without_output() -> None:
     bad, good = model.search([0, 1], Limits([0, 0], [5, 5]), options(3))
     assert bad == []
     assert good == model.search([1], Limits([0], [5]), options(3))[0]
+
+
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, torch.inference_mode, torch.no_grad])
+def test_search_keeps_no_gradients_and_leaves_the_mode_to_its_caller(mode: type) -> None:
+    """Autocast keeps the weights that it has cast from step to step, but not in inference mode."""
+    model, modes = Scripted(0, 1), set()
+
+    def step(*arguments: object) -> StepOut:
+        modes.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return model.step(*arguments)
+
+    with mode():
+        memory = model.memory([0])
+        beam_search(step, memory, model.start(memory), Limits([1], [3]), SPECIALS, options(2))
+    assert modes == {(False, mode is torch.inference_mode)}
 
 
 def test_limits_come_from_the_sentence() -> None:

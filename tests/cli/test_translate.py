@@ -168,13 +168,15 @@ def test_a_model_without_attention(translate: Translate, s2s: Zygote, home: Path
 
 def test_output_goes_where_its_name_leads(translate: Translate, home: Path, tmp_path: Path) -> None:
     plain = translate("-i", "test.src").out
-    assert translate("-i", "test.src", "-o", "/dev/stdout").out == plain
+    (tmp_path / "stdout").symlink_to("/dev/stdout")  # a link, so that no mistake of ours can put a file in its place
+    assert translate("-i", "test.src", "-o", tmp_path / "stdout").out == plain
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
     translate("-i", "test.src", "-o", tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "stdout").is_symlink()
     assert (tmp_path / "file").read_bytes() == plain
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_line_in_gives_a_line_out(s2s: Zygote, home: Path, run: Path) -> None:

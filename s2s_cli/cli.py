@@ -49,6 +49,7 @@ def _train(values: configio.Values) -> None:
         name = configio.preset_for(manifest["train"]["kept"], values.family)
         values.put("train", "preset", name, "chosen by corpus size")
     config = configio.build(configio.with_preset(values, name))
+    config.search.check()
     from s2s_cli.training.train import train
 
     train(config)

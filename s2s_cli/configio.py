@@ -5,6 +5,7 @@ fault found there is told in one message, each with its key, its origin and, for
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,6 +20,19 @@ from s2s_cli.errors import ConfigError
 
 FILE = Path("s2s.yaml")
 _FAMILIES: dict[str, type[BaseModel]] = {"transformer": TransformerSettings, "rnn": RnnSettings}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans, and nothing is a date: `no`, `on` and 2024-01-05 are words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in found if not tag.endswith((":bool", ":timestamp"))]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")
+)
 
 
 @dataclass
@@ -92,8 +106,8 @@ def read_file(path: Path) -> Values:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"{path} cannot be read: {reason}") from None
     try:
-        return _sections(yaml.SafeLoader(text), path)
-    except yaml.YAMLError as error:
+        return _sections(_Loader(text), path)
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError of a tag, such as !!int x
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where} is no YAML: {getattr(error, 'problem', error)}") from None
@@ -198,8 +212,8 @@ def _hint(key: str) -> str:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{where}: the value is no YAML") from None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from s2s_cli.config.section import Flag, NonNegativeInt, Section, ValidMetric
+from s2s_cli.config.section import Flag, NonNegativeInt, Section, Target, ValidMetric
 
 
 class AverageSettings(Section):
@@ -21,7 +21,7 @@ class AverageSettings(Section):
     """What makes a checkpoint best: a metric that the run recorded; by default the one it was validated by."""
     weight: list[PositiveFloat] = []
     """Weight of each bundle, or checkpoint of the run, in their order (newest or best first); by default all count alike."""
-    output: Annotated[Path, Flag("-o")] = Path("averaged")
+    output: Annotated[Target, Flag("-o")] = Path("averaged")
     """The bundle to write."""
 
     @model_validator(mode="after")

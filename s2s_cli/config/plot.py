@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from s2s_cli.config.section import Flag, Rate, Section
+from s2s_cli.config.section import Flag, Rate, Section, Target
 
 # fmt: off
 Curve = Literal[
@@ -20,7 +20,7 @@ class PlotSettings(Section):
 
     runs: Annotated[list[Path], Flag("RUN")] = Field(default=[Path("run")], min_length=1)
     """Run folders, one colour each."""
-    output: Annotated[Path, Flag("-o")] = Path("curves.svg")
+    output: Annotated[Target, Flag("-o")] = Path("curves.svg")
     """The picture: .svg, .png or .pdf."""
     x: Annotated[Literal["updates", "epochs", "hours"], Flag("-x")] = "updates"
     """What the curves run along."""

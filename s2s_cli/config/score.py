@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from s2s_cli.config.section import Flag, NonNegativeInt, Section
+from s2s_cli.config.section import Flag, NonNegativeInt, Section, Target
 
 
 class ScoreSettings(Section):
@@ -81,7 +81,7 @@ class ScoreSettings(Section):
     """Seed of resampling, as sacrebleu's SACREBLEU_SEED."""
     diff: bool = False
     """Print the ten lines where systems differ most from the baseline, or the worst of one system, differences marked."""
-    analyze: Path | None = None
+    analyze: Target | None = None
     """Write an analysis of the output to this HTML page."""
     src: Annotated[Path | None, Flag("-s")] = None
     """Source text, for `analyze` and `diff`."""

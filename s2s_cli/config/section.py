@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ class Section(BaseModel):
         return {k: [v] if k in lists and isinstance(v, str | Path | int | float) else v for k, v in values.items()}
 
 
+def _with_a_name(path: Path) -> Path:
+    if not path.name:
+        raise ValueError(f"'{path}' has no name that could be written under (was a variable empty?): give it one")
+    return path
+
+
+Target = Annotated[Path, AfterValidator(_with_a_name)]  # what is written beside its name and then takes it
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 ValidMetric = Literal["loss", "bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum"]

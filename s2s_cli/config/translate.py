@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from s2s_cli.config.section import Flag, NonNegativeInt, Section
+from s2s_cli.config.section import Flag, NonNegativeInt, Section, Target
+from s2s_cli.errors import ConfigError
 
 
 class SearchSettings(Section):
@@ -17,7 +18,7 @@ class SearchSettings(Section):
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"
     """What a log-probability is divided by: 1, length^alpha, or ((5+length)/6)^alpha (Wu et al. 2016)."""
-    alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    alpha: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     """Exponent of the length penalty; larger favours longer output."""
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the sum of log min(attention, 1) over source pieces, added to a score (Wu et al. 2016); 0 is off."""
@@ -41,7 +42,7 @@ class SearchSettings(Section):
     """Words and phrases that no output has, in lower or upper case, however they are split into pieces."""
     allow_unk: bool = False
     """Whether an output may have the unknown piece."""
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    temperature: Annotated[float, Field(ge=0.001, le=1000.0)] = 1.0
     """What log-probabilities are divided by when sampling; below 1 is bolder, above 1 more varied."""
     top_k: NonNegativeInt = 0
     """Sample among the so many most probable pieces (Fan et al. 2018); 0 is all."""
@@ -50,15 +51,17 @@ class SearchSettings(Section):
     search_tokens: PositiveInt = 4096
     """Source positions times beam that are searched at once; the output does not depend on it."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "SearchSettings":
-        if self.min_len > self.max_len:
-            raise ValueError(f"min_len ({self.min_len}) is more than max_len ({self.max_len})")
-        if self.min_len_ratio > self.max_len_ratio:
-            raise ValueError(f"min_len_ratio ({self.min_len_ratio}) is more than max_len_ratio ({self.max_len_ratio})")
+    def check(self) -> None:
+        """ConfigError for settings that conflict; not before they are whole: those of `translate` are completed by a model's."""
+        for least, most in (("min_len", "max_len"), ("min_len_ratio", "max_len_ratio")):
+            if getattr(self, least) > getattr(self, most):
+                raise ConfigError(
+                    f"search: {least} ({getattr(self, least)}) is more than {most} ({getattr(self, most)}): set both"
+                )
         if self.may_repeat and not self.no_repeat_ngram and self.repetition_penalty == 1.0:
-            raise ValueError("may_repeat has no rule to except words from: add no_repeat_ngram or repetition_penalty")
-        return self
+            raise ConfigError(
+                "search: may_repeat has no rule to except words from: add no_repeat_ngram or repetition_penalty, or set it to []"
+            )
 
 
 class TranslateSettings(Section):
@@ -70,12 +73,12 @@ class TranslateSettings(Section):
     """Weight of each model of an ensemble, in their order (equal ones, if none are given)."""
     input: Annotated[Path, Flag("-i")] = Path("-")
     """Source text, plain or compressed; - reads standard input."""
-    output: Annotated[Path, Flag("-o")] = Path("-")
+    output: Annotated[Target, Flag("-o")] = Path("-")
     """Where the translations go; - writes standard output. Interrupted, the same command goes on with a file."""
     format: Literal["text", "tsv", "jsonl"] = "text"
     """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with pieces and log-probabilities."""
     nbest: PositiveInt = 1
-    """Hypotheses a line; to be written (tsv and jsonl), or for `mbr` to choose from."""
+    """Hypotheses a line, `beam` at most; to be written (tsv and jsonl), or for `mbr` to choose from."""
     samples: NonNegativeInt = 0
     """Draw so many outputs of each line from the model's distribution, instead of searching for the most probable one."""
     seed: NonNegativeInt = 1
@@ -91,7 +94,7 @@ class TranslateSettings(Section):
     """A file with an output for each line: write its log-probability, and tell the perplexity of all."""
     align: Literal["no", "words", "pieces"] = "no"
     """Align each output with its source by the attention of the model: whitespace-separated words, or pieces."""
-    alignments: Path | None = None
+    alignments: Target | None = None
     """Write the alignment of each line's (best) output to this file, as i-j from 0 (Pharaoh); `align` is words unless given."""
     long_lines: Literal["truncate", "split"] = "truncate"
     """Cut lines that are too long, or split them at ends of sentences, translate the parts and join them; both are reported."""

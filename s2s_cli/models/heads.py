@@ -81,7 +81,8 @@ class CopyHead(SoftmaxHead):
         gate = self.generate(hidden).float()
         copied = torch.zeros_like(logp).scatter_add(1, attended.pieces, attended.weights.float())
         copied = copied.clamp(min=_NOTHING).log() + F.logsigmoid(-gate)
-        return torch.logaddexp(logp + F.logsigmoid(gate), copied)
+        # Attention of half the digits may sum to more than 1, and so may rounding make it; search counts on no more than 0.
+        return torch.logaddexp(logp + F.logsigmoid(gate), copied).clamp_(max=0.0)
 
     def loss(
         self, hidden: Tensor, attended: Attended | None, targets: Tensor, label_smoothing: float

@@ -41,7 +41,7 @@ def force(
     return [one[0] if one else _impossible(ids) for one, ids in zip(found, targets, strict=True)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def force_at_once(
     model: Ensemble, memory: EnsembleMemory, targets: list[list[int]], specials: Specials, settings: SearchSettings
 ) -> list[Hypothesis]:

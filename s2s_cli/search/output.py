@@ -19,9 +19,10 @@ from s2s_cli.search.sentences import separator
 class Output:
     """One output of a line: its text, and how sure the model is of it. Log-probabilities are natural ones.
 
-    `score` is `logp` divided by the length penalty. `logps` are those of the `pieces` and of the end of the output, which
-    comes last. `alignment` has links (source, target) from 0 where it was asked for; `utility` is the expected one of MBR,
-    0 to 100. A line that was split has the pieces and log-probabilities of its parts one after another, an end after each.
+    `score` is what search ranks by: `logp`, in beam search after the penalty of repetition, divided by the length penalty, plus
+    the coverage penalty. `logps` are those of the `pieces` and of the end of the output, which comes last. `alignment` has links
+    (source, target) from 0 where it was asked for; `utility` is the expected one of MBR, 0 to 100. A line that was split has the
+    pieces and log-probabilities of its parts one after another, an end after each, and the mean of their scores.
     """
 
     text: str

@@ -20,14 +20,16 @@ from typing import IO, Any
 from s2s_cli.errors import S2SError
 from s2s_cli.runtime import tell
 
+_STDOUT = Path("-")
 _EVERY = 1.0  # seconds between two records: what a kill can lose at most, beside the window in work
 
 
 class Writer:
     """Use as a context. `lines` and `account` are what an interrupted command left, 0 and None at a fresh start.
 
-    `paths` are written together; `-` is standard output, devices and pipes are written as they are. With an `identity`, which
-    JSON can hold, files are kept and taken up again if that is the same. A `rank` writes parts, for `join_ranks` to join.
+    `paths` are written together; `-` is standard output, devices and pipes are written as they are, links are taken for files
+    (see `place_of`). With an `identity`, which JSON can hold, files are kept and taken up again if that is the same. A `rank`
+    writes parts, for `join_ranks` to join.
     """
 
     def __init__(self, paths: Sequence[Path], identity: dict[str, Any] | None = None, rank: int | None = None) -> None:
@@ -47,14 +49,19 @@ class Writer:
             if path.is_dir():
                 raise S2SError(f"{path} is a folder: name a file, or - for standard output")
         try:
-            self._files = [self._open(path) for path in self._paths]
+            for path in self._paths:
+                self._files.append(self._open(path))
             self._take_up()
+        except S2SError:
+            self._close(keep=True)
+            raise
         except OSError as error:
+            self._close(keep=True)
             raise _unwritable(self._paths, error) from error
         return self
 
     def _open(self, path: Path) -> IO[bytes]:
-        if path == Path("-"):
+        if path == _STDOUT:
             return sys.stdout.buffer
         if not _is_regular(path):
             return open(path, "wb")
@@ -138,31 +145,39 @@ class Writer:
         with suppress(OSError):  # a full disk: the record before holds
             if keep:
                 self._note()
-        for path, file in zip(self._paths, self._files, strict=False):
-            if path == Path("-"):
-                continue
-            with suppress(OSError):
-                file.close()
-            if not keep and _is_regular(path):
-                _beside(path, self._suffix).unlink(missing_ok=True)
+        self._close(keep)
         if keep:
             name = _beside(self._paths[0], self._suffix)
             tell(f"{name} keeps what was done, up to line {self.lines:,}: the same command goes on from there")
         elif self._identity is not None:
             self._journal.unlink(missing_ok=True)
 
+    def _close(self, keep: bool) -> None:
+        """Close the files that were opened; what stands in them stays if it is to be kept, an empty one never."""
+        for path, file in zip(self._paths, self._files, strict=False):
+            if path == _STDOUT:
+                continue
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
+                beside = _beside(path, self._suffix)
+                if _is_regular(path) and not (keep and beside.stat().st_size):
+                    beside.unlink()
+
     def _end(self) -> None:
         if not self._is_final:
             self._note()
         for path, file in zip(self._paths, self._files, strict=True):
             file.flush()
-            if path == Path("-"):
-                continue
             if _is_regular(path):
                 os.fsync(file.fileno())
-                if self._is_final:
-                    os.replace(_beside(path, self._suffix), path)
-            file.close()
+        for path, file in zip(
+            reversed(self._paths), reversed(self._files), strict=True
+        ):  # the first is there when all are
+            if self._is_final and _is_regular(path):
+                os.replace(_beside(path, self._suffix), path)
+            if path != _STDOUT:
+                file.close()
         if self._is_final and self._identity is not None:
             self._journal.unlink(missing_ok=True)
 
@@ -206,8 +221,19 @@ def _number(row: bytes) -> bytes:
     return row.partition(b"\t")[0]
 
 
+def place_of(path: Path) -> Path:
+    """Where an output is to be written: for a link to a file, where it points to; `-` for standard output by another name.
+
+    Nothing takes the name of the latter, such as /dev/stdout: who has opened the file would go on with the old one.
+    """
+    with suppress(OSError, ValueError):  # there is nothing yet, or no standard output
+        if os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno())):
+            return _STDOUT
+    return Path(os.path.realpath(path)) if path.is_symlink() and _is_regular(path) else path
+
+
 def _is_regular(path: Path) -> bool:
-    return path != Path("-") and (path.is_file() or not path.exists())
+    return path != _STDOUT and (path.is_file() or not path.exists())
 
 
 def _beside(path: Path, suffix: str) -> Path:

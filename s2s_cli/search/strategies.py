@@ -8,6 +8,7 @@ from there at each step is one flag a sentence.
 Letters in shapes, beside those of `models/base.py`: b sentences still searched, K hypotheses of each, M candidates.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,7 +83,8 @@ class _Live(Rows):
 def limits_for(src_len: list[int], settings: SearchSettings) -> Limits:
     """Limits of each output by its own source length in pieces, never by the batch."""
     most = [min(settings.max_len, int(n * settings.max_len_ratio) + settings.max_len_extra) for n in src_len]
-    fewest = [max(settings.min_len, int(n * settings.min_len_ratio)) for n in src_len]
+    # 10 times 1.1 is 11, which the product of floats is a little above.
+    fewest = [max(settings.min_len, math.ceil(n * settings.min_len_ratio - 1e-6)) for n in src_len]
     return Limits(min_len=[min(pair) for pair in zip(fewest, most, strict=True)], max_len=most)
 
 
@@ -142,7 +144,7 @@ def best_of_sums(logp: Tensor, totals: Tensor, num: int) -> tuple[Tensor, Tensor
     return total, places.gather(1, at)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def search(
     step: Step,
     memory: Any,

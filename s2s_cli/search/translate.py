@@ -17,16 +17,15 @@ from typing import Any
 import torch
 
 from s2s_cli import __version__
-from s2s_cli.checkpoint.bundle import SUMS, find_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
-from s2s_cli.errors import ConfigError, DataError, S2SError
+from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
-from s2s_cli.search.partial import Writer, join_ranks
+from s2s_cli.search.partial import Writer, join_ranks, place_of
 from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
@@ -46,15 +45,12 @@ def translate(
             settings = _settled(settings, ranks.world)
             if ranks.world > 1 and torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight)
-            if settings.nbest > translator.settings.beam:
-                raise ConfigError(
-                    f"nbest ({settings.nbest}) is more than beam ({translator.settings.beam}): raise --beam"
-                )
+            translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight or None)
+            translator.check(settings)
             if ranks.rank == 0:
                 _remark(settings, search)
             identity = None
-            if settings.output != _STDIN and all(path.is_file() for path in _inputs(settings)):
+            if _STDIN not in _outputs(settings) and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator, runtime, score, ranks.world)
             _write(translator, settings, score, ranks, identity, seen, repaired)
         with ranks.step():
@@ -81,11 +77,14 @@ def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
         raise ConfigError("standard input is named twice, but can be read once: name a file instead")
     for path in named:
         if path != _STDIN and not path.exists():
-            raise S2SError(f"{path} does not exist: name the source text with -i, or - for standard input")
+            raise DataError(f"{path}: no such file")
     if world > 1 and (_STDIN in named or any(path == _STDIN or path.is_char_device() for path in _outputs(settings))):
         raise ConfigError("several processes share files, not standard input and output: name them with -i and -o")
-    if settings.alignments in (settings.output, *named):
-        raise ConfigError(f"--alignments would write over {settings.alignments}: name another file")
+    taken = {os.path.realpath(path) for path in named if path != _STDIN and path.is_file()}
+    for flag, path in zip(("-o", "--alignments"), _outputs(settings), strict=False):
+        if os.path.realpath(path) in taken:
+            raise ConfigError(f"{flag} would write over {path}: name another file")
+        taken.add(os.path.realpath(path))
     changes: dict[str, Any] = {}
     if settings.alignments and settings.align == "no":
         changes["align"] = "words"
@@ -108,7 +107,7 @@ def _inputs(settings: TranslateSettings) -> list[Path]:
 
 
 def _outputs(settings: TranslateSettings) -> list[Path]:
-    return [path for path in (settings.output, settings.alignments) if path is not None]
+    return [place_of(path) for path in (settings.output, settings.alignments) if path is not None]
 
 
 def _identity(
@@ -121,7 +120,7 @@ def _identity(
         "translate": settings.model_dump(mode="json", exclude=files),
         "search": translator.settings.model_dump(mode="json"),
         "runtime": runtime.model_dump(mode="json") | {"precision": translator.runtime.precision},
-        "model": [hashlib.sha256((find_bundle(path) / SUMS).read_bytes()).hexdigest() for path in settings.model],
+        "model": translator.checksums,
         "number of processes": world,
         "alignments": settings.alignments is not None,
     }
@@ -159,11 +158,12 @@ def _write(
 
 def _read(settings: TranslateSettings, repaired: dict[Path, Lines]) -> Iterator[Line]:
     """The lines of the source and of what goes with it; DataError if these are not as many."""
-    replaced: dict[Path, list[int]] = {path: [] for path in _inputs(settings)}
-    texts = [read_lines(path, invalid="replace", replaced=replaced[path]) for path in replaced]
+    paths = _inputs(settings)  # of which two may be the same
+    replaced: list[list[int]] = [[] for _ in paths]
+    texts = [read_lines(path, invalid="replace", replaced=found) for path, found in zip(paths, replaced, strict=True)]
     for number, sides in enumerate(zip_longest(*texts), start=1):
         if None in sides:
-            names = sorted((line is not None, file_name(path)) for line, path in zip(sides, replaced, strict=True))
+            names = sorted((line is not None, file_name(path)) for line, path in zip(sides, paths, strict=True))
             raise DataError(
                 f"{names[0][1]} ends after line {number - 1:,}, but {names[1][1]} goes on: line N of one must belong to "
                 "line N of the other"
@@ -172,7 +172,7 @@ def _read(settings: TranslateSettings, repaired: dict[Path, Lines]) -> Iterator[
             yield Line(number, sides[0], tgt=sides[1])
         else:
             yield Line(number, sides[0], sides[1] if settings.prefix else settings.prefix_text)
-    for path, numbers in replaced.items():
+    for path, numbers in zip(paths, replaced, strict=True):
         if numbers:
             repaired[path] = Lines()
             repaired[path].add(numbers)

@@ -8,14 +8,14 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from itertools import groupby, islice
+from hashlib import blake2b, sha256
+from itertools import count, groupby, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from s2s_cli.checkpoint.bundle import common_precision, find_bundle, open_bundle
+from s2s_cli.checkpoint.bundle import SUMS, common_precision, find_bundle, open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import blank
 from s2s_cli.data.vocab import Vocab, Vocabs
@@ -25,6 +25,7 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.pack import pack
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
+from s2s_cli.search.arguments import as_many, check_kind, texts
 from s2s_cli.search.forced import force, force_at_once
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.mbr import by_utility
@@ -116,26 +117,39 @@ class Translator:
         Of `search`, the fields that were given count; the others are as the (first) model was validated. `runtime` says where
         and how to compute (`RuntimeSettings(device="cpu", threads=2)`); its precision, unless given, is what all the models were
         validated in. `weights` are those of the ensemble's models. Raises BundleError for what is no whole model, ConfigError
-        for settings that conflict.
+        for settings that conflict and for arguments of another kind.
         """
-        if not paths:
-            raise ConfigError('Translator needs a model: name a run folder or bundle, as in Translator("run")')
+        if not paths or not all(isinstance(path, str | Path) for path in paths):
+            raise ConfigError(
+                'Translator needs a model: name a run folder or bundle, as in Translator("run"), or several, as in '
+                'Translator("a", "b")'
+            )
+        search, runtime = search or SearchSettings(), runtime or RuntimeSettings()
+        check_kind("search", search, SearchSettings)
+        check_kind("runtime", runtime, RuntimeSettings)
+        try:
+            shares = None if weights is None else [float(weight) for weight in weights]
+        except (TypeError, ValueError):
+            raise ConfigError(f"weights must be numbers, one a model, not {weights!r:.40}") from None
         bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
+        # Of the models that these are: a run may have another best one in a moment.
+        self.checksums = [sha256((bundle.path / SUMS).read_bytes()).hexdigest() for bundle in bundles]
         for other in bundles[1:]:
             if other.vocabs.fingerprints != bundles[0].vocabs.fingerprints:
                 raise BundleError(
                     f"{other.path} and {bundles[0].path} have different vocabularies: an ensemble shares one"
                 )
-        settings = bundles[0].search
-        if search is not None:
-            settings = SearchSettings.model_validate(settings.model_dump() | search.model_dump(exclude_unset=True))
-        machine = Runtime.start(runtime or RuntimeSettings(), validated_in=common_precision(bundles))
+        given = {name: getattr(search, name) for name in search.model_fields_set}
+        settings = bundles[0].search.model_copy(update=given)
+        settings.check()
+        machine = Runtime.start(runtime, validated_in=common_precision(bundles))
         models = [bundle.load_model(machine.device) for bundle in bundles]
-        self._have(models, bundles[0].vocabs, settings, machine, weights)
+        self._have(models, bundles[0].vocabs, settings, machine, shares)
 
     @classmethod
     def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":
-        """From models in memory, which stay as they are: for validation."""
+        """From models in memory, which stay as they are: for validation. ConfigError for settings that conflict."""
+        search.check()
         if runtime.device.type == "cpu":  # where they are packed
             models = [copy.deepcopy(model) for model in models]
         translator = cls.__new__(cls)
@@ -148,11 +162,11 @@ class Translator:
         vocabs: Vocabs,
         search: SearchSettings,
         runtime: Runtime,
-        weights: Sequence[float] | None = None,
+        weights: list[float] | None = None,
     ) -> None:
         if runtime.device.type == "cpu":
             models = [pack(model, runtime.dtype) for model in models]
-        self.model = Ensemble(models, list(weights) if weights else None)
+        self.model = Ensemble(models, weights)
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
         searcher = copy.copy(self)  # not this object itself, which would then live for as long as its processes
@@ -160,32 +174,39 @@ class Translator:
 
     def translate(self, lines: Iterable[str], tick: Tick | None = None) -> list[str]:
         """One target line for each source line; `tick` hears of each batch of lines done."""
-        found = self._each(_numbered(lines), _PLAIN, tick, scores=False)
+        found = self._each(map(Line, count(1), texts(lines)), _PLAIN, tick, scores=False)
         return [outputs[0].text if outputs else "" for outputs in found]
 
     def search(
         self,
         lines: Iterable[str],
         settings: TranslateSettings = _PLAIN,
-        prefixes: Sequence[str] | None = None,
+        prefixes: Iterable[str] | None = None,
     ) -> list[list[Output]]:
         """The outputs of each line, best first; none for a blank line.
 
         `settings` are those of the command: `nbest`, `samples` and `seed`, `mbr`, `align`, `long_lines`; files
         and formats have no say here. Each output begins with its line of `prefixes` (or with `prefix_text`).
         """
-        sources = list(lines)
-        if prefixes is None:
-            prefixes = [settings.prefix_text] * len(sources)
-        return list(self._each(map(Line, _numbers(sources), sources, _as_many(sources, prefixes)), settings))
+        self.check(settings)
+        sources = list(texts(lines))
+        begins = [settings.prefix_text] * len(sources) if prefixes is None else as_many(sources, prefixes, "prefixes")
+        return list(self._each(map(Line, count(1), sources, begins), settings))
 
     def force(
-        self, lines: Iterable[str], outputs: Sequence[str], settings: TranslateSettings = _PLAIN
+        self, lines: Iterable[str], outputs: Iterable[str], settings: TranslateSettings = _PLAIN
     ) -> list[Output | None]:
         """How probable each line's given output is, as an `Output`; None for a blank line that has one (see `search`)."""
-        sources = list(lines)
-        given = map(Line, _numbers(sources), sources, [""] * len(sources), _as_many(sources, outputs))
+        self.check(settings)
+        sources = list(texts(lines))
+        given = map(Line, count(1), sources, repeat(""), as_many(sources, outputs, "outputs"))
         return [found[0] if found else None for found in self._each(given, settings)]
+
+    def check(self, settings: TranslateSettings) -> None:
+        """ConfigError for what is no settings of `translate`, or is more than the search of this translator can give."""
+        check_kind("settings", settings, TranslateSettings)
+        if settings.nbest > self.settings.beam:
+            raise ConfigError(f"nbest ({settings.nbest}) is more than beam ({self.settings.beam}): raise beam")
 
     def _each(
         self, lines: Iterable[Line], settings: TranslateSettings, tick: Tick | None = None, scores: bool = True
@@ -273,7 +294,6 @@ class Translator:
             span = Span(start + len(head), end + len(head))
             yield _Unit(index, part, line, span, head, ids, prefix if part == 0 else [], [])
 
-    @torch.inference_mode()
     def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
@@ -282,8 +302,12 @@ class Translator:
         for row, unit in enumerate(units):
             src[row, : len(unit.ids) + 1] = torch.tensor([*unit.ids, eos])
         attention = settings.align != "no"
-        # Packed models see to their arithmetic themselves.
-        with contextlib.nullcontext() if device.type == "cpu" else self.runtime.autocast():
+        # Packed models see to their arithmetic themselves. Under inference mode autocast casts all weights anew at each step.
+        on_cpu = device.type == "cpu"
+        with (
+            torch.inference_mode() if on_cpu else torch.no_grad(),
+            contextlib.nullcontext() if on_cpu else self.runtime.autocast(),
+        ):
             memory = self.model.encode(src.to(device), src_len)
             state = self.model.start(memory)
             step, specials = self.model.step, self.specials
@@ -366,17 +390,3 @@ def _seed(seed: int, unit: _Unit) -> int:
     """A seed for each line, so that what is drawn for it depends on no other."""
     digest = blake2b(f"{seed} {unit.line.number} {unit.part}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
-
-
-def _numbers(lines: Sequence[str]) -> range:
-    return range(1, len(lines) + 1)
-
-
-def _numbered(lines: Iterable[str]) -> Iterator[Line]:
-    return (Line(number, line) for number, line in enumerate(lines, start=1))
-
-
-def _as_many(lines: Sequence[str], others: Sequence[str]) -> Sequence[str]:
-    if len(others) != len(lines):
-        raise S2SError(f"{len(lines)} source lines, but {len(others)} prefixes or outputs: give one for each")
-    return others

@@ -24,6 +24,8 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "no number": (["train", "--lr", "fast"], ["--lr"]),
     "out of range": (["train", "--lr", -1], ["train.lr", "greater than 0", "--lr"]),
     "no choice": (["train", "--schedule", "cosin"], ["train.schedule", "cosine"]),
+    "search in conflict": (["train", "--min-len", 600], ["min_len (600) is more than max_len (512)"]),
+    "in conflict with the model": (["translate", "--min-len", 50], ["min_len (50) is more than max_len (24)"]),
     "unknown preset": (["train", "--preset", "tinny"], ["no preset tinny; did you mean tiny?"]),
     "preset of the other family": (
         ["train", "--preset", "rnn", "--heads", 2],
@@ -45,9 +47,43 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     ),
     "no such model": (["translate", "-m", "nowhere"], ["nowhere is neither a run folder nor a bundle"]),
     "a model that is none": (["translate", "-m", "data-bin"], ["data-bin is neither a run folder nor a bundle"]),
-    "no such input": (["translate", "-i", "nowhere.src"], ["nowhere.src does not exist"]),
+    "no such input": (["translate", "-i", "nowhere.src"], ["nowhere.src: no such file"]),
     "input that is a folder": (["translate", "-i", "run"], ["run", "directory"]),
     "output that is a folder": (["translate", "-i", "test.src", "-o", "run"], ["run is a folder"]),
+    "output without a name": (
+        ["translate", "-i", "test.src", "-o", ""],
+        ["translate.output (--output)", "has no name"],
+    ),
+    "output that is this folder": (
+        ["translate", "-i", "test.src", "-o", "."],
+        ["translate.output (--output)", "has no name"],
+    ),
+    "alignments without a name": (
+        ["translate", "--alignments", ""],
+        ["translate.alignments (--alignments)", "has no name"],
+    ),
+    "average without a name": (["average", "-o", ""], ["average.output (--output)", "has no name"]),
+    "plot without a name": (["plot", "run", "-o", "."], ["plot.output (--output)", "has no name"]),
+    "page without a name": (
+        ["score", "-i", "test.tgt", "--analyze", "."],
+        ["score.analyze (--analyze)", "has no name"],
+    ),
+    "output over the source": (
+        ["translate", "-i", "test.src", "-o", "run/../test.src"],
+        ["-o would write over run/../test.src"],
+    ),
+    "output over the prefixes": (
+        ["translate", "-i", "test.src", "--prefix", "test.tgt", "-o", "test.tgt"],
+        ["-o would write over test.tgt"],
+    ),
+    "output over what is scored": (
+        ["translate", "-i", "test.src", "--force", "test.tgt", "-o", "test.tgt"],
+        ["-o would write over test.tgt"],
+    ),
+    "output over the alignments": (
+        ["translate", "-i", "test.src", "-o", "both", "--alignments", "./both"],
+        ["--alignments would write over both"],
+    ),
     "output in no folder": (["translate", "-i", "test.src", "-o", "no/where"], ["no/where could not be written"]),
     "n-best as text": (["translate", "-i", "test.src", "--nbest", 2], ["--format tsv or jsonl"]),
     "n-best beyond the beam": (["translate", "--nbest", 7, "--format", "tsv"], ["nbest (7) is more than beam (3)"]),

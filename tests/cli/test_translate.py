@@ -166,6 +166,19 @@ def test_a_model_without_attention(translate: Translate, s2s: Zygote, home: Path
     assert translate(*both, "--weight", 1, "--weight", 5, "-i", "test.src").out != plain
 
 
+def test_output_goes_where_its_name_leads(translate: Translate, home: Path, tmp_path: Path) -> None:
+    plain = translate("-i", "test.src").out
+    (tmp_path / "stdout").symlink_to("/dev/stdout")  # a link, so that no mistake of ours can put a file in its place
+    assert translate("-i", "test.src", "-o", tmp_path / "stdout").out == plain
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    translate("-i", "test.src", "-o", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "stdout").is_symlink()
+    assert (tmp_path / "file").read_bytes() == plain
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_line_in_gives_a_line_out(s2s: Zygote, home: Path, run: Path) -> None:
     """With `--flush-every 1`, before the input ends."""
     fifo = home / "lines.fifo"
@@ -292,7 +305,7 @@ def test_processes_go_on_and_fail_together(s2s: Zygote, home: Path, run: Path, m
     assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
     for extra, message in (
         (["-i", many], "several processes share files"),
-        (["-i", "x", "-o", "y"], "x does not exist"),
+        (["-i", "x", "-o", "y"], "x: no such file"),
     ):
         ranks = [s2s.wait(*p) for p in start_ranks(s2s, tmp_path, "-m", run, *extra)]
         assert [done.code for done in ranks] == [2, 2]
@@ -312,7 +325,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     ),
     "force and mbr": (["--force", "test.tgt", "--mbr", "chrf", "--samples", 2], ["leave out samples, mbr"]),
     "standard input twice": (["-i", "-", "--force", "-"], ["standard input is named twice"]),
-    "no such prefix file": (["--prefix", "nowhere"], ["nowhere does not exist"]),
+    "no such prefix file": (["--prefix", "nowhere"], ["nowhere: no such file"]),
     "fewer outputs": (["-i", "train.src", "--force", "test.tgt"], ["test.tgt ends after line 24", "train.src goes on"]),
     "more prefixes": (
         ["-i", "test.src", "--prefix", "train.tgt"],

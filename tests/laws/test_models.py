@@ -91,6 +91,17 @@ def test_probabilities_sum_to_one(case: Case):
 
 
 @EACH
+def test_no_log_probability_is_above_zero(case: Case):
+    """Not by rounding either, where everything speaks for one piece: search, and the penalty of repetition, count on it."""
+    model = copy.deepcopy(case.build())
+    model.head.bias[EOS] += 60.0
+    memory = model.encode(*pad([[EOS]] * 100))
+    logp = model.step(torch.arange(100) % VOCAB, memory, model.start(memory)).logp
+    assert logp.max() <= 0.0
+    assert logp.argmax(dim=1).eq(EOS).all()
+
+
+@EACH
 def test_no_position_sees_a_later_one(case: Case):
     model = case.build()
     tgt = [row for row in TGT if len(row) > 2]

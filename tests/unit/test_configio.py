@@ -56,6 +56,31 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert config.translate.model == [Path("a"), Path("b")]
 
 
+WORDS = ["no", "yes", "on", "off", "Y", "n", "trueish", "2024-01-05", "2024-13-45", "2024-01-05 10:00:00"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_are_words(tmp_path: Path, word: str) -> None:
+    """What older YAML takes for a boolean or a date, in a file and with --set, plain or quoted."""
+    for text in (word, f"'{word}'"):
+        files = gathered(tmp_path, f"train: {{run: {text}}}\nsearch: {{ban: [{text}, der]}}")
+        sets = gathered(tmp_path, sets=(f"train.run={text}", f"search.ban=[{text}, der]"))
+        for config in map(configio.build, (files, sets)):
+            assert (config.train.run, config.search.ban) == (Path(word), [word, "der"])
+
+
+def test_default_values_can_be_written_out(tmp_path: Path) -> None:
+    text = "translate: {align: no, mbr: no}\nsearch: {allow_unk: true}\nscore: {bleu: False, chrf: TRUE, ter: on}"
+    config = configio.build(gathered(tmp_path, text))
+    assert (config.translate.align, config.translate.mbr) == ("no", "no")
+    assert (config.search.allow_unk, config.score.bleu, config.score.chrf, config.score.ter) == (
+        True,
+        False,
+        True,
+        True,
+    )
+
+
 def test_unknown_keys_get_the_nearest_name(tmp_path: Path) -> None:
     message = fault(tmp_path, "train:\n  learning_rate: 1\n  warmpu: 10\n")
     assert f"train.warmpu is no setting ({tmp_path / 'settings.yaml'}:3); did you mean warmup?" in message
@@ -93,6 +118,7 @@ def test_settings_of_the_other_family_are_named(tmp_path: Path) -> None:
         ("train:\n  lr: 1\n  seed: 2\n  lr: 3\n", ":4: train.lr stands here a second time"),
         ("train:\n  lr: !!python/object/apply:os.system ['true']\n", ":2 is no YAML"),
         ("train:\n  lr: *other\n", ":2 is no YAML"),
+        ("train:\n  lr: !!int x\n", " is no YAML"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
@@ -122,8 +148,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_set_wants_section_key_value(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         gathered(tmp_path, sets=(text,))
-    with pytest.raises(ConfigError, match="no YAML"):
-        gathered(tmp_path, sets=("train.lr=[",))
+    for value in ("[", "!!int x"):
+        with pytest.raises(ConfigError, match="no YAML"):
+            gathered(tmp_path, sets=(f"train.lr={value}",))
 
 
 @pytest.mark.parametrize("name", configio.presets())

@@ -1,12 +1,13 @@
 """Files that take their names when whole, and what an interrupted command leaves of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from s2s_cli.errors import S2SError
-from s2s_cli.search.partial import Writer, join_ranks
+from s2s_cli.search.partial import Writer, join_ranks, place_of
 
 SAME = {"model": ["abc"], "search": {"beam": 5}}
 
@@ -98,6 +99,62 @@ def test_devices_are_written_as_they_are(tmp_path: Path) -> None:
     assert not Path("/dev/null.part").exists()
     with pytest.raises(S2SError, match="is a folder"), Writer([tmp_path], SAME):
         pass
+
+
+def test_the_first_file_is_there_when_all_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two names, it leaves no output without its links."""
+    paths, replace = [tmp_path / "out", tmp_path / "links"], os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def once(src: Path, dst: Path) -> None:
+        replace(src, dst)
+        if dst in paths:
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(Killed), Writer(paths, SAME) as writer:
+        writer.write([b"one\n", b"0-0\n"], 1, {})
+    assert not paths[0].exists()
+    assert paths[1].read_bytes() == b"0-0\n"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_file_that_cannot_be_opened_leaves_the_others_as_they_were(tmp_path: Path, begun: bool) -> None:
+    """No empty file beside the output, and nothing lost of what an interrupted command has left there."""
+    path = tmp_path / "out"
+    if begun:
+        begin(path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(S2SError, match="could not be written"), Writer([path, tmp_path / "no" / "links"], SAME):
+        pass
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_links_stay_and_lead_to_the_output(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    for name in ("old", "new"):  # of which the second is not there yet
+        link = tmp_path / f"link-{name}"
+        link.symlink_to(name)
+        with Writer([place_of(link)], SAME) as writer:
+            writer.write([b"one\n"], 1, {})
+        assert link.is_symlink()
+        assert (tmp_path / name).read_bytes() == b"one\n"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_standard_output_by_another_name_is_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `-o /dev/stdout > out`: who has opened it reads on in the same file."""
+    (tmp_path / "link").symlink_to("out")
+    with open(tmp_path / "out", "w+") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        for name in ("out", "link"):
+            with Writer([place_of(tmp_path / name)], SAME) as writer:
+                writer.write([b"one\n"], 1, {})
+        assert os.path.samestat(os.fstat(file.fileno()), os.stat(tmp_path / "out"))
+        assert os.pread(file.fileno(), 99, 0) == b"one\n" * 2
+    assert place_of(tmp_path / "out") == tmp_path / "out"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -1,5 +1,6 @@
 """Beam search over a scripted model, beside brute force, beside itself on other batches, and beside what it must do."""
 
+import contextlib
 import itertools
 import math
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scripted import BOS, EOS, PAD, PIECES, SPECIALS, Scripted, every_output
 
 from s2s_cli.config import SearchSettings
@@ -267,6 +269,21 @@ def test_no_number_ends_without_output() -> None:
     assert good == model.search([1], Limits([0], [5]), options(3))[0]
 
 
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, torch.inference_mode, torch.no_grad])
+def test_search_keeps_no_gradients_and_leaves_the_mode_to_its_caller(mode: type) -> None:
+    """Autocast keeps the weights that it has cast from step to step, but not in inference mode."""
+    model, modes = Scripted(0, 1), set()
+
+    def step(*arguments: object) -> StepOut:
+        modes.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return model.step(*arguments)
+
+    with mode():
+        memory = model.memory([0])
+        beam_search(step, memory, model.start(memory), Limits([1], [3]), SPECIALS, options(2))
+    assert modes == {(False, mode is torch.inference_mode)}
+
+
 def test_limits_come_from_the_sentence() -> None:
     limits = limits_for([1, 10, 300], SearchSettings(max_len=100, max_len_ratio=1.5, max_len_extra=3, min_len=8))
     assert limits.max_len == [4, 18, 100]
@@ -275,8 +292,15 @@ def test_limits_come_from_the_sentence() -> None:
 
 def test_least_length_by_ratio() -> None:
     """The greater of both least lengths, and never more than the most."""
-    limits = limits_for([1, 10, 300], SearchSettings(max_len=100, max_len_ratio=1.5, min_len=3, min_len_ratio=0.5))
-    assert limits.min_len == [3, 5, 100]
+    limits = limits_for([1, 10, 11, 300], SearchSettings(max_len=100, max_len_ratio=1.5, min_len=3, min_len_ratio=0.5))
+    assert limits.min_len == [3, 5, 6, 100]
+
+
+@given(st.integers(0, 5000), st.integers(0, 300))
+def test_least_length_is_that_many_times_the_source(num_pieces: int, percent: int) -> None:
+    """The fewest pieces that are; ratios that no float holds are those that were written."""
+    settings = SearchSettings(min_len_ratio=percent / 100, max_len=10**6, max_len_ratio=3.0)
+    assert limits_for([num_pieces], settings).min_len == [-(-num_pieces * percent // 100)]
 
 
 def test_attention_that_there_is_none_of() -> None:
@@ -307,8 +331,31 @@ def test_formula_names_all_that_ranks() -> None:
     ],
 )
 def test_settings_in_conflict(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
+        SearchSettings(**wrong).check()
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 200}, {"temperature": 1e-40}, {"temperature": 1e39}], ids=str)
+def test_extremes_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
         SearchSettings(**wrong)
+
+
+@pytest.mark.parametrize("length_penalty", ["average", "gnmt"])
+def test_the_greatest_alpha_tells_scores_apart(length_penalty: str) -> None:
+    """And overflows for no length: as doubles, and as the floats that search holds scores in."""
+    divisors = [penalty(n, options(1, length_penalty, 10.0)) for n in (1, 512, 2000)]
+    scores = -1.0 / torch.tensor(divisors)
+    assert scores.isfinite().all()
+    assert (scores < 0).all()
+
+
+@pytest.mark.parametrize("temperature", [0.001, 1000.0])
+def test_any_temperature_draws(temperature: float) -> None:
+    model = Scripted(2, 3)
+    settings = SearchSettings(temperature=temperature)
+    found = model.sample([0, 1, 2], Limits([1] * 3, [4] * 3), settings, [1, 2, 3], 2)
+    assert all(len(hypotheses) == 2 for hypotheses in found)
 
 
 def test_penalties() -> None:

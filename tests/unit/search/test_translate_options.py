@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from samples import sentences
+from samples import MODEL, random_model, sentences
 
+from s2s_cli.checkpoint.bundle import save_bundle, weights_of
 from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
+from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import S2SError
+from s2s_cli.search.partial import Writer
 from s2s_cli.search.translate import translate
+from s2s_cli.search.translator import Translator
 
 LONG = "the dog sees the cat. the man hears! not today? here and the old man."
 SRC = [src for src, _ in sentences(5, seed=4)] + ["", LONG, "犬が好き", " "]
@@ -65,6 +69,47 @@ def test_every_choice_of_options(bundle: Path, texts: None) -> None:
             assert [bool(row) for row in links] <= [bool(line.strip()) for line in SRC]
             assert len(links) == len(SRC)
     assert done > 25
+
+
+def test_the_journal_names_the_model_that_translates(
+    bundle: Path, vocabs: Vocabs, texts: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Though `best` has become another one since it was opened: what is left of this one's work is not gone on with."""
+    save_bundle(Path("other"), weights_of(random_model(vocabs, 2)), MODEL, SearchSettings(), vocabs, {})
+    Path("run").mkdir()
+    best = Path("run/best")
+    best.symlink_to(bundle)
+    start, write = Translator.__init__, Writer.write
+
+    def moving(self: Translator, *arguments: object, **named: object) -> None:
+        start(self, *arguments, **named)
+        best.unlink()
+        best.symlink_to(Path("other").resolve())
+
+    def interrupted(self: Writer, *arguments: object) -> None:
+        write(self, *arguments)
+        raise KeyboardInterrupt
+
+    settings = TranslateSettings(model=[Path("run")], input=Path("src"), output=Path("out"), flush_every=4)
+    ways = {"search": SearchSettings(beam=2), "runtime": RuntimeSettings(device="cpu", precision="fp32")}
+    with monkeypatch.context() as patched:
+        patched.setattr(Translator, "__init__", moving)
+        patched.setattr(Writer, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            translate(settings, **ways)
+    translate(settings, **ways)
+    assert "begun with other model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["force", "prefix"])
+def test_one_file_may_have_both_parts(bundle: Path, texts: None, name: str) -> None:
+    """A copying task scores its own source; what was repaired in a file that is read twice is told."""
+    plain = {"model": [bundle], "input": Path("src")}
+    Path("copy").write_bytes(Path("src").read_bytes())
+    for other in ("src", "copy"):
+        settings = TranslateSettings(**plain, output=Path(f"as-{other}"), **{name: Path(other)})
+        translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision="fp32"))
+    assert Path("as-src").read_bytes() == Path("as-copy").read_bytes()
 
 
 def check(rows: list[str], settings: TranslateSettings) -> None:

@@ -3,12 +3,17 @@
 import io
 import itertools
 import random
+import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from samples import random_model, sentences
+from samples import MODEL, random_model, sentences
 
+from s2s_cli.checkpoint.bundle import save_bundle, weights_of
 from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
@@ -245,6 +250,29 @@ def test_rules_that_forbid_everything_are_named(vocabs: Vocabs, options: dict) -
         tool.search(["the dog"], wanted(**options))
 
 
+def said_twice(outputs: list[list[Output]]) -> set[str]:
+    counts = [Counter(ones[0].pieces) for ones in outputs]
+    return {piece for count in counts for piece in count if count[piece] > 1}
+
+
+def test_rules_about_words_reach_the_search(vocabs: Vocabs) -> None:
+    plain = translator(vocabs).search(LINES)
+    [(word, _)] = Counter(word for ones in plain for word in re.findall(r"\w+", ones[0].text)).most_common(1)
+    other = translator(vocabs, ban=[word]).translate(LINES)
+    assert not any(word.lower() in re.findall(r"\w+", text.lower()) for text in other)
+    repeated = said_twice(plain)
+    assert len(repeated) > 3
+    assert not said_twice(translator(vocabs, no_repeat_ngram=1).search(LINES))
+    words = [piece.strip("\u2581") for piece in repeated if piece.strip("\u2581").isalpha()]
+    assert said_twice(translator(vocabs, no_repeat_ngram=1, may_repeat=words).search(LINES))
+    unk = vocabs.tgt.piece(vocabs.tgt.unk)
+    for allowed in (False, True):
+        tool = translator(vocabs, allow_unk=allowed)
+        with torch.no_grad():
+            tool.model.models[0].head.bias[vocabs.tgt.unk] = 1000.0
+        assert all((unk in ones[0].pieces) == allowed for ones in tool.search(LINES))
+
+
 def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Vocabs) -> None:
     tool = Translator(bundle, runtime=ON_CPU)
     assert (tool.settings.beam, tool.settings.max_len) == (3, 12)
@@ -253,15 +281,74 @@ def test_load_takes_search_from_the_bundle_unless_told(bundle: Path, vocabs: Voc
     assert told == SearchSettings(beam=1, max_len=12)
 
 
+@pytest.mark.parametrize(
+    ("ours", "told", "message"),
+    [
+        ({"max_len": 12}, {"min_len": 50}, r"min_len \(50\) is more than max_len \(12\): set both"),
+        ({"min_len": 5}, {"max_len": 3}, r"min_len \(5\) is more than max_len \(3\)"),
+        ({"no_repeat_ngram": 2, "may_repeat": ["der"]}, {"no_repeat_ngram": 0}, "may_repeat has no rule"),
+        ({}, {"may_repeat": ["der"]}, "may_repeat has no rule"),
+        ({"no_repeat_ngram": 2}, {"may_repeat": ["der"]}, ""),
+        ({"max_len_ratio": 3.0}, {"min_len_ratio": 2.5}, ""),
+        ({"max_len": 900}, {"min_len": 800}, ""),
+    ],
+    ids=str,
+)
+def test_settings_conflict_or_fit_as_a_whole(
+    vocabs: Vocabs, tmp_path: Path, ours: dict, told: dict, message: str
+) -> None:
+    """Those that were given together with those of the bundle, and neither half by itself."""
+    save_bundle(tmp_path / "b", weights_of(random_model(vocabs)), MODEL, SearchSettings(**ours), vocabs, {})
+    make = lambda: Translator(tmp_path / "b", search=SearchSettings(**told), runtime=ON_CPU)  # noqa: E731
+    if message:
+        with pytest.raises(ConfigError, match=message):
+            make()
+    else:
+        assert make().settings == SearchSettings(**ours | told)
+
+
+MISUSE: dict[str, tuple[Callable[[Translator], object], str]] = {
+    "a string for lines": (lambda t: t.translate("the dog"), r'lines: a list .* translate\(\["the dog"\]\)'),
+    "a string to search": (lambda t: t.search("the dog"), "lines: a list .* a single str"),
+    "a string to force": (lambda t: t.force("dog", "Hun"), "lines: a list"),
+    "a string for outputs": (lambda t: t.force(["dog", "cat", "man"], "Hun"), "outputs: a list"),
+    "a string for prefixes": (lambda t: t.search(["the", "old", "dog"], prefixes="der"), "prefixes: a list"),
+    "bytes": (lambda t: t.translate(b"the dog"), "a single bytes"),
+    "nothing": (lambda t: t.translate(None), "a single NoneType"),
+    "lines of bytes": (lambda t: t.translate(["the", b"dog"]), "lines: line 2 is b'dog'"),
+    "lines of numbers": (lambda t: t.search([7]), "lines: line 1 is 7, where text"),
+    "no prefix": (lambda t: t.search(["the"], prefixes=[None]), "prefixes: line 1 is None"),
+    "other settings": (lambda t: t.search(["the"], SearchSettings()), "settings must be TranslateSettings"),
+    "settings as a dict": (lambda t: t.force(["the"], ["der"], {"nbest": 2}), r"TranslateSettings\(…\).* not dict"),
+    "more than the beam": (lambda t: t.search(["the"], wanted(nbest=10)), r"nbest \(10\) is more than beam \(3\)"),
+    "a list of models": (lambda _: Translator(["a", "b"]), r'Translator\("a", "b"\)'),
+    "no model": (lambda _: Translator(None), "needs a model"),
+    "a machine": (lambda _: Translator("b", runtime=CPU), "runtime must be RuntimeSettings"),
+    "a machine as a dict": (lambda _: Translator("b", runtime={"device": "cpu"}), "runtime must be RuntimeSettings"),
+    "search as a dict": (lambda _: Translator("b", search={"beam": 1}), "search must be SearchSettings"),
+    "other search": (lambda _: Translator("b", search=wanted()), "not TranslateSettings"),
+    "one weight": (lambda _: Translator("b", weights=0.5), "weights must be numbers"),
+    "weights that are none": (lambda _: Translator("b", weights=["much"]), "weights must be numbers"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSE)
+def test_arguments_of_another_kind_are_named(vocabs: Vocabs, name: str) -> None:
+    call, message = MISUSE[name]
+    with pytest.raises(ConfigError, match=message):
+        call(translator(vocabs))
+
+
+def test_lines_may_come_one_by_one(vocabs: Vocabs) -> None:
+    tool = translator(vocabs)
+    assert tool.translate(iter(LINES)) == tool.translate(np.array(LINES)) == tool.translate(LINES)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_precision_is_that_of_validation_unless_told(
     vocabs: Vocabs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
     """Where the processor is fast at it; and an ensemble of several kinds does as a model that does not tell."""
-    from samples import MODEL
-
-    from s2s_cli.checkpoint.bundle import save_bundle, weights_of
-
     monkeypatch.setattr("s2s_cli.runtime.is_bf16_fast", lambda device: fast)
     odd = {"none": {}, "odd": {"precision": ["fp32"]}}
     for name in ("fp32", "bf16", "none", "fp99", "odd"):
@@ -280,11 +367,6 @@ def test_precision_is_that_of_validation_unless_told(
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:
-    from samples import MODEL
-
-    from s2s_cli.checkpoint.bundle import save_bundle, weights_of
-    from s2s_cli.data.vocab import Vocab
-
     other = Vocab.train(["another text with other words"], size=300)
     vocabs = Vocabs(other, other)
     save_bundle(tmp_path / "other", weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, {})
@@ -297,8 +379,10 @@ def test_an_ensemble_needs_a_weight_for_each(bundle: Path) -> None:
         Translator(bundle, bundle, runtime=ON_CPU, weights=[1.0])
     with pytest.raises(ConfigError, match="needs a model"):
         Translator()
-    one, both = Translator(bundle, runtime=ON_CPU), Translator(bundle, bundle, runtime=ON_CPU, weights=[0.3, 0.7])
-    assert both.translate(LINES[:9]) == one.translate(LINES[:9])
+    one = Translator(bundle, runtime=ON_CPU)
+    for weights in ([0.3, 0.7], np.array([0.3, 0.7])):
+        both = Translator(bundle, bundle, runtime=ON_CPU, weights=weights)
+        assert both.translate(LINES[:9]) == one.translate(LINES[:9])
 
 
 def test_the_package_has_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,19 @@ def test_two_processes_are_one_with_both_batches(s2s: Zygote, home: Path, tmp_pa
     assert state["position"][0] > 0, "an epoch ended on the way"
 
 
+def test_two_processes_that_accumulate_are_one_with_all_batches(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """Two batches of each of two processes make the update of four of one; and the optimizer may be shared between them."""
+    options = ["--max-updates", 4, "--valid-every", 4, "--lr", 0.001, "--optimizer", "sgd"]
+    one = s2s.run(*["train", *TINY, "--dropout", 0, "--run", tmp_path / "one", "--accumulate", 4, *options], cwd=home)
+    assert one.code == 0, one.err
+    for more in ([], ["--shard-optimizer"]):
+        run = tmp_path / f"two{len(more)}"
+        both = finish(s2s, start(s2s, home, run, "--accumulate", 2, *options, *more))
+        assert [done.code for done in both] == [0, 0], both[0].err
+        a, b = weights(tmp_path / "one", 4), weights(run, 4)
+        assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
 def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """The process that does not write is told to stop; what is saved is resumed, and ends as if nothing had been."""
     options = ["--valid-every", 8, "--patience", 0, "--keep-last", 9]

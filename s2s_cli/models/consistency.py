@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from s2s_cli.models.heads import Attended, SoftmaxHead
-
-_CHUNK = 2**22  # logits held at once, those of both passes together
+from s2s_cli.models.heads import CHUNK, Attended, SoftmaxHead
 
 
 class Pull(NamedTuple):
@@ -49,7 +47,7 @@ def pair_loss(
     if attended is None:
         return PairLoss(*_ChunkedPairs.apply(hidden, head.weight, head.bias, targets, label_smoothing, pull))
     pairs = [t.unflatten(0, (2, -1)) for t in (hidden, attended.weights, attended.pieces)]
-    size = max(1, _CHUNK // head.weight.shape[0] // 2)
+    size = max(1, CHUNK // head.weight.shape[0] // 2)
     parts = zip(*(t.split(size, dim=1) for t in pairs), targets.split(size), strict=True)
 
     def chunk(hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor) -> PairLoss:
@@ -89,7 +87,7 @@ class _ChunkedPairs(torch.autograd.Function):
             h, w, b = hidden.to(dtype).unflatten(0, (2, -1)), weight.to(dtype), bias.to(dtype)
             grad_h = torch.empty_like(h)
             grad_w, grad_b = (torch.zeros_like(t, dtype=torch.float32) for t in (weight, bias))
-            size = max(1, _CHUNK // weight.shape[0] // 2)
+            size = max(1, CHUNK // weight.shape[0] // 2)
             for begin in range(0, h.shape[1], size):
                 rows = slice(begin, begin + size)
                 part = h[:, rows].flatten(0, 1)

@@ -4,6 +4,7 @@ Only this file knows how the distribution is made. It never holds the logits of 
 they would be the largest tensor of a training step by far.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from s2s_cli.config import ArchitectureSettings
 
-_CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
+CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
 _NOTHING = 1e-30  # for the logarithm of a probability that may be 0
 
 
@@ -48,6 +49,15 @@ class SoftmaxHead(nn.Module):
         if self.product is not None:  # no second tensor of this size, which is the largest of a step
             return torch.log_softmax(logits, dim=-1, out=logits)
         return F.log_softmax(logits, dim=-1, dtype=torch.float32)
+
+    def each(self, hidden: Tensor, attended: Attended | None, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """What `of` makes of log-probabilities [m, V] and the rows that they are of, for all M rows: few are held at once."""
+        size, parts = max(1, CHUNK // len(self.weight)), []
+        for begin in range(0, len(hidden), size):
+            rows = slice(begin, begin + size)
+            seen = None if attended is None else Attended(attended.weights[rows], attended.pieces[rows])
+            parts.append(of(self.logp(hidden[rows], seen), rows))
+        return torch.cat(parts)
 
     def loss(
         self, hidden: Tensor, attended: Attended | None, targets: Tensor, label_smoothing: float
@@ -89,7 +99,7 @@ class CopyHead(SoftmaxHead):
     ) -> tuple[Tensor, Tensor]:
         """See `SoftmaxHead.loss`. A chunk's log-probabilities are made again on the way back rather than kept."""
         assert attended is not None
-        size = max(1, _CHUNK // self.weight.shape[0])
+        size = max(1, CHUNK // self.weight.shape[0])
         parts = zip(*(t.split(size) for t in (hidden, attended.weights, attended.pieces, targets)), strict=True)
         sums = [
             checkpoint(self._chunk, *part, label_smoothing, use_reentrant=False, preserve_rng_state=False)
@@ -151,7 +161,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_h = torch.empty_like(h) if grads[0] else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if grads[1] else None
             grad_b = torch.zeros_like(bias, dtype=torch.float32) if grads[2] else None
-            size = max(1, _CHUNK // vocab)
+            size = max(1, CHUNK // vocab)
             for begin in range(0, num_rows, size):
                 rows = slice(begin, begin + size)
                 target = targets[rows, None]

@@ -16,8 +16,6 @@ from s2s_cli.models.heads import Attended
 from s2s_cli.search.logprobs import Ensemble, EnsembleMemory, penalty
 from s2s_cli.search.strategies import Hypothesis, Limits, Specials, Step, beam_search
 
-_CHUNK = 2**22  # log-probabilities held at once
-
 
 def force(
     step: Step,
@@ -75,17 +73,12 @@ def force_at_once(
 def _target_logps(model: Any, memory: Any, tgt_in: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
     """tgt_in [B, T], its M real positions, the piece wanted at each [M] -> its log-probability [M]. Never B·T·V at once."""
     hidden, weights = model.decode(tgt_in, memory)
-    num_positions = tgt_in.shape[1]
-    hidden = hidden.flatten(0, 1)
-    parts = []
-    for at, pieces in zip(
-        *(t.split(max(1, _CHUNK // model.head.weight.shape[0])) for t in (real, wanted)), strict=True
-    ):
-        attended = None
-        if model.head.reads_attention and weights is not None:
-            attended = Attended(weights.flatten(0, 1)[at], memory.src[at.div(num_positions, rounding_mode="floor")])
-        parts.append(model.head.logp(hidden[at], attended).gather(1, pieces[:, None]).squeeze(1))
-    return torch.cat(parts)
+    attended = None
+    if model.head.reads_attention and weights is not None:
+        sentences = real.div(tgt_in.shape[1], rounding_mode="floor")
+        attended = Attended(weights.flatten(0, 1)[real], memory.src[sentences])
+    hidden = hidden.flatten(0, 1)[real]
+    return model.head.each(hidden, attended, lambda logp, rows: logp.gather(1, wanted[rows, None]).squeeze(1))
 
 
 def _impossible(ids: list[int]) -> Hypothesis:

@@ -18,7 +18,6 @@ from s2s_cli.data.loader import Batch
 from s2s_cli.models.base import Loss, Seq2Seq
 from s2s_cli.models.consistency import Pull, pair_loss
 
-_CHUNK = 2**22  # log-probabilities held at once while the model predicts what it will read
 _WEIGHTS = {"rdrop": 5.0, "simcut": 3.0}  # of their papers, for translation
 
 
@@ -126,11 +125,5 @@ def _mixed(model: Seq2Seq, batch: Batch, memory: Any, rate: float) -> Tensor:
 def _best(model: Seq2Seq, batch: Batch, memory: Any, hidden: Tensor, weights: Tensor | None) -> Tensor:
     """The likeliest piece at each real position of `decode`'s output, as [B, T]; at others, what stands there."""
     real = model.real(batch, memory, hidden, weights)
-    size = max(1, _CHUNK // model.head.weight.shape[0])
-    parts = []
-    for begin in range(0, len(real.hidden), size):
-        rows = slice(begin, begin + size)
-        seen = None if real.attended is None else type(real.attended)(*(t[rows] for t in real.attended))
-        parts.append(model.head.logp(real.hidden[rows], seen).argmax(dim=1))
-    guess = batch.tgt_in.flatten().index_copy(0, batch.real(), torch.cat(parts))
-    return guess.view_as(batch.tgt_in)
+    best = model.head.each(real.hidden, real.attended, lambda logp, _: logp.argmax(dim=1))
+    return batch.tgt_in.flatten().index_copy(0, batch.real(), best).view_as(batch.tgt_in)

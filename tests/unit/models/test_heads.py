@@ -35,7 +35,7 @@ def gradients(loss, *of):
 )
 def test_loss_and_gradient_are_those_of_torch(rows, dim, vocab, smoothing, chunk):
     head, hidden, targets = problem(rows, dim, vocab)
-    with patch.object(heads, "_CHUNK", chunk):
+    with patch.object(heads, "CHUNK", chunk):
         total, nll = head.loss(hidden, None, targets, smoothing)
         found = gradients(3.0 * total, hidden, head.weight, head.bias)
     logits = F.linear(hidden, head.weight, head.bias)
@@ -96,7 +96,7 @@ def test_the_logits_of_a_batch_are_never_held_at_once():
             sizes.extend(t.numel() for t in (out if isinstance(out, tuple) else (out,)) if isinstance(t, torch.Tensor))
             return out
 
-    with patch.object(heads, "_CHUNK", 64 * vocab), Watch():
+    with patch.object(heads, "CHUNK", 64 * vocab), Watch():
         head.loss(hidden, None, targets, 0.1)[0].backward()
     assert max(sizes) == 64 * vocab
 
@@ -130,7 +130,7 @@ def test_the_copy_head_is_its_formula():
 def test_the_copy_loss_in_chunks_is_the_loss_at_once(smoothing, chunk):
     head, hidden, attended, targets = copy_problem()
     leaves = [hidden, attended.weights, *head.parameters()]
-    with patch.object(heads, "_CHUNK", chunk):
+    with patch.object(heads, "CHUNK", chunk):
         total, nll = head.loss(hidden, attended, targets, smoothing)
         found = gradients(total, *leaves)
     wanted = F.nll_loss(logp := head.logp(hidden, attended), targets, reduction="sum")
@@ -180,7 +180,7 @@ def test_the_copy_loss_keeps_no_distribution_and_makes_them_by_chunks():
         return tensor
 
     with (
-        patch.object(heads, "_CHUNK", 8 * vocab),
+        patch.object(heads, "CHUNK", 8 * vocab),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         Watch(),
     ):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s2s_cli.data.dataset import MANIFEST
 from s2s_cli.errors import DataError, Interrupted
-from s2s_cli.files import held, whole_folder
+from s2s_cli.files import held, told, whole_folder
 from s2s_cli.files import sync as sync
 
 
@@ -46,7 +46,8 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{out}: no folder can be made there ({error.strerror}); name another one with -o") from None
     lock = place.with_name(f".{place.name}.lock")
-    with held(lock, f"{out}: another preprocess is writing it; wait for it or name another folder with -o"):
+    refusal = f"{out}: another preprocess is writing it; wait for it or name another folder with -o"
+    with told(out), held(lock, refusal):
         try:
             with whole_folder(out) as folder:
                 yield folder

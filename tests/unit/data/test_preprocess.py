@@ -318,6 +318,9 @@ def test_where_it_is_written(corpus: Corpus, tmp_path: Path, monkeypatch: pytest
             preprocess(corpus(out="."))
     with pytest.raises(DataError, match=r"deeper/data-bin: no folder can be made there"):
         preprocess(corpus(out=tmp_path / "train.src" / "deeper" / "data-bin"))
+    (tmp_path / ".data-bin.lock").mkdir()  # stands for a folder that may not be written, which nobody forbids to root
+    with pytest.raises(S2SError, match=r"data-bin could not be written: Is a directory"):
+        preprocess(corpus())
 
 
 def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ It knows no model, no data and no settings of either.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
+from s2s_cli.files import held, whole_file
 
 _PATIENCE = timedelta(days=1)  # all wait while the main process validates; torchrun sees to those that have died
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
@@ -303,24 +303,15 @@ class Background:
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Holds `folder` for this process alone; raises S2SError if another process has it. A dead process holds nothing."""
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which forked processes do not inherit
-        except (BlockingIOError, PermissionError):  # which of them, the system chooses
-            raise S2SError(
-                f"{folder} is in use by another process: wait for it, stop it, or choose another folder"
-            ) from None
+    refusal = f"{folder} is in use by another process: wait for it, stop it, or choose another folder"
+    with held(folder / ".lock", refusal):
         yield
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never there in part, wherever the process or the machine dies."""
-    beside = path.with_suffix(".tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    """Write a text file that is never there in part, wherever the process or the machine dies."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 class Log:

@@ -11,7 +11,6 @@ Reading trusts nothing: sizes, sums, names and shapes are checked before any of 
 vocabularies, no training loop and no search.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -30,16 +29,16 @@ from torch import Tensor
 
 from s2s_cli import __version__
 from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
-from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
+from s2s_cli.files import REPLACED as REPLACED
+from s2s_cli.files import sha256, step_aside, whole_folder
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
 
 FORMAT = 1
 SUMS = "SHA256SUMS"
 WEIGHTS = "model.safetensors"
-REPLACED = ".before"  # after the name of a folder that another is about to replace
 _LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
 
 
@@ -91,7 +90,12 @@ def save_bundle(
     origin: dict[str, Any],
     write_training: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a bundle at `path`; `write_training` fills the `training/` folder. A whole bundle in its place is replaced last."""
+    """Write a bundle at `path`; `write_training` fills the `training/` folder.
+
+    What stands at `path` gives way if it is a bundle or empty; S2SError for anything else, and for a disk that is full.
+    """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or not _may_go(path)):
+        raise S2SError(f"{path} is there already and is no bundle: choose another name, or move it away")
     config = {
         "format": FORMAT,
         "s2s": __version__,
@@ -100,8 +104,7 @@ def save_bundle(
         "vocab": vocabs.fingerprints,
         "origin": origin,
     }
-
-    def write(folder: Path) -> None:
+    with whole_folder(path) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(weights, folder / WEIGHTS)
         vocabs.save(folder / "vocab")
@@ -112,32 +115,6 @@ def save_bundle(
             write_training(training)
             write_sums(training)
 
-    write_folder(path, write)
-
-
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Make the folder `path` by `write`, all of it or nothing: written beside, synced, renamed.
-
-    What stands at `path` gives way if it is a bundle or empty; S2SError for anything else, and for a disk that is full.
-    """
-    beside = path.with_name(f".{path.name}.tmp")
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or not _may_go(path)):
-        raise S2SError(f"{path} is there already and is no bundle: choose another name, or move it away")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        write(beside)
-        for file in [*beside.rglob("*"), beside]:
-            sync(file)
-        before = _step_aside(path, REPLACED) if path.exists() else None
-        beside.rename(path)
-        sync(path.parent)
-        if before is not None:
-            shutil.rmtree(before, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise S2SError(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from error
-
 
 def _may_go(path: Path) -> bool:
     return (path / SUMS).is_file() or not any(path.iterdir())
@@ -145,13 +122,7 @@ def _may_go(path: Path) -> bool:
 
 def remove_folder(path: Path) -> None:
     """Delete a folder so that its name never stands for a part of it, wherever the process dies."""
-    shutil.rmtree(_step_aside(path, ".gone"), ignore_errors=True)
-
-
-def _step_aside(path: Path, suffix: str) -> Path:
-    aside = path.with_name(f".{path.name}{suffix}")
-    shutil.rmtree(aside, ignore_errors=True)
-    return path.rename(aside)
+    shutil.rmtree(step_aside(path, ".gone"), ignore_errors=True)
 
 
 def open_bundle(path: Path, trusted: bool = False) -> Bundle:
@@ -185,7 +156,10 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file that whoever may read its folder may read."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # as it says what the system told it, such as that the disk is full
+        raise OSError(str(error)) from error
     path.chmod(0o666 & ~_umask())
 
 
@@ -239,7 +213,7 @@ def open_tensors(path: Path) -> Iterator[Any]:
 def write_sums(folder: Path) -> None:
     """SHA256SUMS over every file of `folder`."""
     lines = [
-        f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n"
+        f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n"
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     ]
@@ -261,7 +235,7 @@ def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
             raise BundleError(f"{folder / SUMS} names a file outside its folder: {name}")
         if not file.is_file():
             raise BundleError(f"{file} is missing: the bundle is torn")
-        if _sha256(file) != digest:
+        if sha256(file) != digest:
             raise BundleError(f"{file} is torn or was altered: its checksum is not the one in {SUMS}")
 
 
@@ -293,8 +267,3 @@ def find_bundle(path: Path) -> Path:
     if (path / "config.yaml").is_file():
         raise BundleError(f"{path} is a run folder without a checkpoint yet: train further, or name another model")
     raise BundleError(f"{path} is neither a run folder nor a bundle: name one with -m, or train one with `s2s train`")
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

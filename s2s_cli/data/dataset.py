@@ -7,7 +7,6 @@ reading a huge corpus at each start is too dear. A manifest of before there were
 Ids stay on disk; lengths and line numbers are numpy arrays. This room knows no torch and makes no batches.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from s2s_cli.data.corpus import raw_lines
 from s2s_cli.data.shards import IntArray, Shard, ShardWriter
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import DataError
+from s2s_cli.files import sha256
 
 MANIFEST = "dataset.json"
 REPORT = "report.json"
@@ -149,7 +149,7 @@ class Dataset:
 
 def checksums(folder: Path) -> dict[str, str]:
     """The sha256 of each file of pairs and of validation text, by name."""
-    return {file.name: _sha256(file) for file in sorted([*folder.glob("train.*"), *folder.glob("valid.*")])}
+    return {file.name: sha256(file) for file in sorted([*folder.glob("train.*"), *folder.glob("valid.*")])}
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
@@ -158,17 +158,12 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
     for name, digest in manifest.get("files", {}).items():
         try:
             there = (folder / name).stat()
-            if (there.st_size <= _SMALL or there.st_mtime_ns > written) and _sha256(folder / name) != digest:
+            if (there.st_size <= _SMALL or there.st_mtime_ns > written) and sha256(folder / name) != digest:
                 raise DataError(
                     f"{folder / name}: torn or altered (its checksum is not the one in {MANIFEST}); run preprocess again"
                 )
         except OSError as error:
             raise DataError(f"{folder / name}: cannot be read ({error.strerror}); run preprocess again") from None
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(path: Path, lines: Iterable[str]) -> None:

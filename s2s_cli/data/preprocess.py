@@ -34,12 +34,13 @@ from s2s_cli.data.duplicates import Duplicates
 from s2s_cli.data.encoding import Encoded, Encoder, tagged
 from s2s_cli.data.filters import Limits
 from s2s_cli.data.inputs import Inputs, lines_of, progress, reads_stdin, sample
-from s2s_cli.data.output import fresh_folder, partial_folder, scratch_folder, tidy_end
+from s2s_cli.data.output import fresh_folder, scratch_folder, tidy_end
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.spm import short
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
 from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.files import beside
 
 MAX_DROPPED = 0.1
 COPY_ROWS = 1 << 16  # rows copied at a time
@@ -79,7 +80,7 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
 
 def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
     """What every rank but the first does: wait for the vocabulary, encode its part, wait for the end."""
-    folder = partial_folder(settings.out)
+    folder = beside(settings.out)
     with ranks.step():
         pass
     inputs = Inputs.of(settings, folder)

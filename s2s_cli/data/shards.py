@@ -6,7 +6,6 @@ Rows are written once, in order, and read at random without loading the file. Th
 offsets (8 bytes each). `.bin` is the bare ids, uint16 where the vocabulary allows, else int32.
 """
 
-import os
 import struct
 from functools import cached_property
 from pathlib import Path
@@ -50,13 +49,11 @@ class ShardWriter:
         self.num_tokens += len(tokens)
 
     def close(self) -> None:
-        """Write the counts and bring both files to the disk."""
+        """Write the counts."""
         self._idx.seek(0)
         self._idx.write(HEADER.pack(MAGIC, VERSION, self._dtype.itemsize, self.num_rows, self.num_tokens))
-        for file in (self._bin, self._idx):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        self._bin.close()
+        self._idx.close()
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -5,7 +5,6 @@ This file must not compute anything but where things stand on the page. All text
 
 import math
 import os
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,28 +12,20 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from s2s_cli import __version__
-from s2s_cli.errors import DataError
 from s2s_cli.evaluation.analyze import REFERENCE, Analysis, Chart
+from s2s_cli.files import told, whole_file
 
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#7c3aed")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 460, 240, 46, 58, 10
 
 
 def write_page(path: Path, analysis: Analysis) -> None:
-    """Write the page beside its place and move it there whole."""
+    """Write the page, whole or not at all; its folder is made if need be."""
     html = render(analysis).encode(errors="backslashreplace")  # a file's name need not be UTF-8
-    beside = path.with_name(path.name + ".part")
-    try:
+    with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    with whole_file(path) as file:
+        file.write(html)
 
 
 def render(analysis: Analysis) -> str:

@@ -5,13 +5,13 @@ It needs no display and no torch, and may look at a run that is still going on.
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s_cli.config import LOWER_IS_BETTER, PlotSettings
 from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,12 +87,8 @@ def plot(settings: PlotSettings) -> None:
                 _draw(axes, run, name, settings, index)
             _dress(axes, name, settings.x)
         _legends(figure, runs, names, columns)
-        beside = settings.output.with_name(f".{settings.output.name}.part")
-        try:
-            figure.savefig(beside, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
-            os.replace(beside, settings.output)
-        finally:
-            beside.unlink(missing_ok=True)
+        with whole_file(settings.output) as file:
+            figure.savefig(file, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
 
 
 def read_run(path: Path) -> Run:

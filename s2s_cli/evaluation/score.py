@@ -5,6 +5,7 @@ It reads the lines, holds them against each other and passes them on: numbers ar
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,7 +58,8 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
             raise ConfigError(f"{file_name(path)} is named twice: name each text once")
     if [*every, settings.train_tgt].count(Path("-")) > 1:
         raise ConfigError("standard input is named twice, but can be read once: name a file instead")
-    if settings.analyze in every:
+    taken = {os.path.realpath(path) for path in [*every, settings.train_tgt] if path is not None}
+    if settings.analyze is not None and os.path.realpath(settings.analyze) in taken:
         raise ConfigError(f"--analyze would write its page over {settings.analyze}: name another file")
     if settings.paired != "none" and len(paths) < 2:
         raise ConfigError("a paired test needs two systems: name both with -i, or one with --baseline")

@@ -4,23 +4,22 @@ What an interrupted command leaves is taken up by the same one: a small journal 
 and texts they were made with, how many lines they hold and how many bytes that is. What else stands in them is cut off.
 """
 
-import fcntl
 import glob
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
 from s2s_cli.errors import S2SError
+from s2s_cli.files import STDOUT, beside, held, is_regular, put, told, whole_file
 from s2s_cli.runtime import tell
 
-_STDOUT = Path("-")
 _EVERY = 1.0  # seconds between two records: what a kill can lose at most, beside the window in work
 
 
@@ -34,11 +33,12 @@ class Writer:
 
     def __init__(self, paths: Sequence[Path], identity: dict[str, Any] | None = None, rank: int | None = None) -> None:
         self._paths = list(paths)
+        self._names = " and ".join(map(str, paths))
         self._suffix = ".part" if rank is None else f".part-{rank}"
         self._is_final = rank is None
-        self._identity = identity if all(_is_regular(path) for path in self._paths) else None
+        self._identity = identity if all(is_regular(path) for path in self._paths) else None
         self._files: list[IO[bytes]] = []
-        self._journal = _beside(self._paths[0], f"{self._suffix}.json")
+        self._journal = _with(self._paths[0], f"{self._suffix}.json")
         self._recorded = 0.0
         self._sizes: list[int] = []
         self.lines = 0
@@ -49,34 +49,22 @@ class Writer:
             if path.is_dir():
                 raise S2SError(f"{path} is a folder: name a file, or - for standard output")
         try:
-            for path in self._paths:
-                self._files.append(self._open(path))
-            self._take_up()
+            with told(self._names):
+                for path in self._paths:
+                    self._files.append(self._open(path))
+                self._take_up()
         except S2SError:
             self._close(keep=True)
             raise
-        except OSError as error:
-            self._close(keep=True)
-            raise _unwritable(self._paths, error) from error
         return self
 
     def _open(self, path: Path) -> IO[bytes]:
-        if path == _STDOUT:
+        if path == STDOUT:
             return sys.stdout.buffer
-        if not _is_regular(path):
+        if not is_regular(path):
             return open(path, "wb")
-        beside = _beside(path, self._suffix)
-        file = open(beside, "ab")  # noqa: SIM115 - closed in __exit__
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(
-                os.fstat(file.fileno()), os.stat(beside)
-            ):  # renamed between our opening and locking
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError):
-            file.close()
-            raise S2SError(f"{path} is being written by another process: wait for it, or name another file") from None
-        return file
+        refusal = f"{path} is being written by another process: wait for it, or name another file"
+        return held(_with(path, self._suffix), refusal)
 
     def _take_up(self) -> None:
         """Find what an interrupted command left, cut off what is not recorded, or begin anew."""
@@ -87,7 +75,7 @@ class Writer:
         else:
             self._sizes = [0] * len(self._files)
         for path, file, size in zip(self._paths, self._files, self._sizes, strict=True):
-            if _is_regular(path):
+            if is_regular(path):
                 file.truncate(size)
 
     def _record(self) -> dict[str, Any] | None:
@@ -107,7 +95,7 @@ class Writer:
 
     def write(self, texts: Sequence[bytes], lines: int, account: dict[str, Any]) -> None:
         """Append to each file; these are then whole up to `lines` lines of the input, of which `account` tells."""
-        try:
+        with told(self._names):
             for file, text in zip(self._files, texts, strict=True):
                 file.write(text)
                 file.flush()
@@ -115,10 +103,6 @@ class Writer:
             self.lines, self.account = lines, account
             if time.monotonic() - self._recorded >= _EVERY:
                 self._note()
-        except BrokenPipeError:
-            raise  # who read standard output has enough
-        except OSError as error:
-            raise _unwritable(self._paths, error) from error
 
     def _note(self) -> None:
         """Record how far the files are whole."""
@@ -127,19 +111,15 @@ class Writer:
         for file in self._files:
             os.fsync(file.fileno())
         record = {"identity": self._identity, "lines": self.lines, "sizes": self._sizes, "account": self.account}
-        beside = self._journal.with_name(self._journal.name + ".tmp")
-        beside.write_text(json.dumps(record) + "\n", encoding="utf-8")
-        os.replace(beside, self._journal)
+        with open(beside(self._journal), "wb") as journal:
+            journal.write(json.dumps(record).encode() + b"\n")
+            put(journal, self._journal)
         self._recorded = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            try:
+            with told(self._names):
                 self._end()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise _unwritable(self._paths, error) from error
             return
         keep = self._identity is not None and self.lines > 0
         with suppress(OSError):  # a full disk: the record before holds
@@ -147,7 +127,7 @@ class Writer:
                 self._note()
         self._close(keep)
         if keep:
-            name = _beside(self._paths[0], self._suffix)
+            name = _with(self._paths[0], self._suffix)
             tell(f"{name} keeps what was done, up to line {self.lines:,}: the same command goes on from there")
         elif self._identity is not None:
             self._journal.unlink(missing_ok=True)
@@ -155,28 +135,23 @@ class Writer:
     def _close(self, keep: bool) -> None:
         """Close the files that were opened; what stands in them stays if it is to be kept, an empty one never."""
         for path, file in zip(self._paths, self._files, strict=False):
-            if path == _STDOUT:
+            if path == STDOUT:
                 continue
             with suppress(OSError):
                 file.close()
             with suppress(OSError):
-                beside = _beside(path, self._suffix)
-                if _is_regular(path) and not (keep and beside.stat().st_size):
-                    beside.unlink()
+                part = _with(path, self._suffix)
+                if is_regular(path) and not (keep and part.stat().st_size):
+                    part.unlink()
 
     def _end(self) -> None:
         if not self._is_final:
             self._note()
-        for path, file in zip(self._paths, self._files, strict=True):
+        for path, file in reversed([*zip(self._paths, self._files, strict=True)]):  # the first is there when all are
             file.flush()
-            if _is_regular(path):
-                os.fsync(file.fileno())
-        for path, file in zip(
-            reversed(self._paths), reversed(self._files), strict=True
-        ):  # the first is there when all are
-            if self._is_final and _is_regular(path):
-                os.replace(_beside(path, self._suffix), path)
-            if path != _STDOUT:
+            if self._is_final and is_regular(path):
+                put(file, path)
+            if path != STDOUT:
                 file.close()
         if self._is_final and self._identity is not None:
             self._journal.unlink(missing_ok=True)
@@ -187,24 +162,13 @@ def join_ranks(paths: Sequence[Path], world: int, several_rows: bool) -> None:
 
     With `several_rows` the first path has any number of rows a line, each beginning with the line's number and a tab.
     """
-    try:
-        for path in reversed(paths):  # the first is there when all are
-            beside = _beside(path, ".part")
-            with open(beside, "wb") as whole:
-                parts = [open(_beside(path, f".part-{rank}"), "rb") for rank in range(world)]  # noqa: SIM115 - closed below
-                try:
-                    whole.writelines(_in_turn(parts, several_rows and path == paths[0]))
-                finally:
-                    for part in parts:
-                        part.close()
-                whole.flush()
-                os.fsync(whole.fileno())
-            os.replace(beside, path)
-        for path in paths:
-            for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
-                left.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(paths, error) from error
+    for path in reversed(paths):  # the first is there when all are
+        with whole_file(path) as whole, ExitStack() as stack:
+            parts = [stack.enter_context(open(_with(path, f".part-{rank}"), "rb")) for rank in range(world)]
+            whole.writelines(_in_turn(parts, several_rows and path == paths[0]))
+    for path in paths:
+        for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
+            left.unlink(missing_ok=True)
 
 
 def _in_turn(parts: Sequence[IO[bytes]], several_rows: bool) -> Iterator[bytes]:
@@ -221,22 +185,7 @@ def _number(row: bytes) -> bytes:
     return row.partition(b"\t")[0]
 
 
-def place_of(path: Path) -> Path:
-    """Where an output is to be written: for a link to a file, where it points to; `-` for standard output by another name.
-
-    Nothing takes the name of the latter, such as /dev/stdout: who has opened the file would go on with the old one.
-    """
-    with suppress(OSError, ValueError):  # there is nothing yet, or no standard output
-        if os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno())):
-            return _STDOUT
-    return Path(os.path.realpath(path)) if path.is_symlink() and _is_regular(path) else path
-
-
-def _is_regular(path: Path) -> bool:
-    return path != _STDOUT and (path.is_file() or not path.exists())
-
-
-def _beside(path: Path, suffix: str) -> Path:
+def _with(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
@@ -247,7 +196,3 @@ def _differences(left: Any, right: Any, name: str = "") -> Iterator[str]:
             yield from _differences(left.get(key), right.get(key), f"{name}.{key}" if name else key)
     elif left != right:
         yield name
-
-
-def _unwritable(paths: Sequence[Path], error: OSError) -> S2SError:
-    return S2SError(f"{' and '.join(map(str, paths))} could not be written: {error.strerror or error}")

@@ -5,7 +5,6 @@ formats, processes that share the work, and work that goes on after it was inter
 """
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -21,11 +20,12 @@ from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, Trans
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.files import place_of, sha256
 from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
-from s2s_cli.search.partial import Writer, join_ranks, place_of
+from s2s_cli.search.partial import Writer, join_ranks
 from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
@@ -128,8 +128,7 @@ def _identity(
         identity["score"] = score.model_dump(mode="json")
     for name in ("input", "prefix", "force"):
         if (path := getattr(settings, name)) is not None:
-            with open(path, "rb") as file:
-                identity[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            identity[name] = sha256(path)
     return identity
 
 

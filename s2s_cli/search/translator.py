@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import count, groupby, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from s2s_cli.data.corpus import blank
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.evaluation.pairwise import Utility, utility
+from s2s_cli.files import sha256
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.pack import pack
 from s2s_cli.runtime import Runtime
@@ -133,7 +134,7 @@ class Translator:
             raise ConfigError(f"weights must be numbers, one a model, not {weights!r:.40}") from None
         bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
         # Of the models that these are: a run may have another best one in a moment.
-        self.checksums = [sha256((bundle.path / SUMS).read_bytes()).hexdigest() for bundle in bundles]
+        self.checksums = [sha256(bundle.path / SUMS) for bundle in bundles]
         for other in bundles[1:]:
             if other.vocabs.fingerprints != bundles[0].vocabs.fingerprints:
                 raise BundleError(

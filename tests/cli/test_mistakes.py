@@ -100,7 +100,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "plot of nothing": (["plot", "nowhere"], ["nowhere/metrics.jsonl: No such file", "s2s train"]),
     "plot of what no run has": (["plot", "-y", "rouge1"], ["rouge1 was not recorded", "there are loss, ppl"]),
     "plot as a table": (["plot", "run", "-o", "x.csv"], ["let its name end in .svg, .png or .pdf"]),
-    "plot in no folder": (["plot", "run", "-o", "no/where.svg"], ["No such file"]),
+    "plot in no folder": (["plot", "run", "-o", "no/where.svg"], ["no/where.svg could not be written: No such file"]),
     "no training text": (["preprocess", "--train-src", "nowhere", "-o", "x"], ["nowhere"]),
     "sides of other lengths": (["preprocess", "--train-src", "test.src", "-o", "x"], ["24", "300"]),
 }

@@ -132,19 +132,32 @@ def test_sentence_scores_are_one_row_a_line(folder, run):
         (["-i", "-", "-r", "-"], r"standard input is named twice"),
         (["-i", "hyp", "--analyze", "page.html", "--train-tgt", "-", "-s", "-"], r"standard input is named twice"),
         (["-i", "hyp", "--analyze", "test.tgt"], r"write its page over test\.tgt"),
+        (["-i", "hyp", "--analyze", "link"], r"write its page over link"),
+        (["-i", "hyp", "--analyze", "short", "--train-tgt", "short"], r"write its page over short"),
         (["-i", "hyp", "--tokenize", "moses"], r"tokenize.*13a"),
         (["-i", "hyp", "--sentence", "--confidence"], r"sentence scores"),
         (["-i", "hyp", "--sentence", "--diff"], r"sentence scores"),
-        (["-i", "hyp", "--analyze", "test.tgt/page.html"], r"cannot write test\.tgt/page\.html"),
+        (["-i", "hyp", "--analyze", "test.tgt/page.html"], r"test\.tgt/page\.html could not be written"),
     ],
 )
 def test_mistakes_end_with_2_and_one_message(folder, run, args, message):
     (folder / "empty").write_bytes(b"")
+    (folder / "link").symlink_to("test.tgt")
     done = run("--bleu", *args)
     assert done.returncode == 2
     assert done.stdout == "" or "--analyze" in args
     assert "Traceback" not in done.stderr
     assert re.search(message, done.stderr, re.DOTALL)
+
+
+def test_a_page_goes_where_its_name_leads(folder):
+    plain = process(folder, "--bleu", "-i", "hyp").stdout
+    (folder / "stdout").symlink_to("/dev/stdout")  # a link, so that no mistake of ours can put a file in its place
+    done = process(folder, "--bleu", "-i", "hyp", "--analyze", "stdout")
+    assert (done.returncode, done.stderr) == (0, "s2s score: wrote stdout\n")
+    assert done.stdout.startswith(plain + "<!")
+    assert done.stdout.rstrip().endswith("</html>")
+    assert (folder / "stdout").is_symlink()
 
 
 def test_warnings_go_to_standard_error(folder, run):

@@ -11,7 +11,7 @@ import s2s_cli
 
 PACKAGE = Path(s2s_cli.__file__).parent
 LEVELS = {
-    "errors": 0, "worker": 0, "config": 1, "configio": 1, "runtime": 2, "data": 3, "models": 4, "evaluation": 4,
+    "errors": 0, "worker": 0, "files": 1, "config": 1, "configio": 1, "runtime": 2, "data": 3, "models": 4, "evaluation": 4,
     "checkpoint": 5, "search": 6, "training": 7, "cli": 8, "__main__": 9,
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -62,7 +62,7 @@ def test_imports_go_round_in_no_circle():
     assert not left, f"a circle among {sorted(left)}"
 
 
-@pytest.mark.parametrize("module", ["", ".cli", ".config", ".configio", ".evaluation.score"])
+@pytest.mark.parametrize("module", ["", ".cli", ".config", ".configio", ".files", ".evaluation.score"])
 def test_start_up_imports_no_torch(module):
     code = f"import sys, s2s_cli{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

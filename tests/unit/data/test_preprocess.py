@@ -19,7 +19,7 @@ from s2s_cli.data import dataset as dataset_module
 from s2s_cli.data.dataset import Dataset, PairStore
 from s2s_cli.data.inputs import sample
 from s2s_cli.data.preprocess import preprocess
-from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.errors import ConfigError, DataError, S2SError
 
 Corpus = Callable[..., PreprocessSettings]
 
@@ -318,6 +318,9 @@ def test_where_it_is_written(corpus: Corpus, tmp_path: Path, monkeypatch: pytest
             preprocess(corpus(out="."))
     with pytest.raises(DataError, match=r"deeper/data-bin: no folder can be made there"):
         preprocess(corpus(out=tmp_path / "train.src" / "deeper" / "data-bin"))
+    (tmp_path / ".data-bin.lock").mkdir()  # stands for a folder that may not be written, which nobody forbids to root
+    with pytest.raises(S2SError, match=r"data-bin could not be written: Is a directory"):
+        preprocess(corpus())
 
 
 def test_several_corpora_with_names_weights_and_tags(corpus: Corpus, tmp_path: Path) -> None:
@@ -509,7 +512,7 @@ def test_killed_and_run_again_it_starts_clean(corpus: Corpus) -> None:
     with subprocess.Popen([sys.executable, "-c", SLOW, argument], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
-        with pytest.raises(DataError, match="another preprocess is writing it"):
+        with pytest.raises(S2SError, match="another preprocess is writing it"):
             preprocess(corpus(sentences(100, 5)))
         os.kill(process.pid, signal.SIGKILL)
     assert content(settings.out) == first

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.config import ScoreSettings
-from s2s_cli.errors import DataError
+from s2s_cli.errors import S2SError
 from s2s_cli.evaluation.alignment import Aligner
 from s2s_cli.evaluation.analyze import REFERENCE, Analysis, analyze, repeats, too_long
 from s2s_cli.evaluation.compare import Systems, compare, sentence_values
@@ -203,9 +203,14 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path, refs, noisy):
     write_page(tmp_path / "new" / "page.html", analysis)
     assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == render(analysis)
     (tmp_path / "new" / "folder").mkdir()
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(S2SError, match="new/folder could not be written"):
         write_page(tmp_path / "new" / "folder", analysis)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["folder", "page.html"]
+    (tmp_path / "link").symlink_to("new/page.html")
+    (tmp_path / "new" / "page.html").write_text("old")
+    write_page(tmp_path / "link", analysis)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == render(analysis)
 
 
 def test_axes_stand_on_round_numbers_around_the_values_and_not_below_zero():

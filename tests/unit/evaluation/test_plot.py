@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from s2s_cli.config import PlotSettings
-from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.errors import ConfigError, DataError, S2SError
 from s2s_cli.evaluation.plot import _smoothed, plot, read_run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -121,6 +121,16 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"metrics\.jsonl:1 is no record"):
         plot(PlotSettings(runs=[run], output=out))
     assert not out.exists()
+
+
+def test_it_is_written_where_its_name_leads(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (tmp_path / "link.svg").symlink_to("picture")
+    plot(PlotSettings(runs=[run], output=tmp_path / "link.svg"))
+    assert (tmp_path / "link.svg").is_symlink()
+    assert "BLEU" in texts(tmp_path / "picture")
+    with pytest.raises(S2SError, match=r"run/metrics\.jsonl/c\.svg could not be written: Not a directory"):
+        plot(PlotSettings(runs=[run], output=run / "metrics.jsonl" / "c.svg"))
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

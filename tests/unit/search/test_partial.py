@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from s2s_cli.errors import S2SError
-from s2s_cli.search.partial import Writer, join_ranks, place_of
+from s2s_cli.files import place_of
+from s2s_cli.search.partial import Writer, join_ranks
 
 SAME = {"model": ["abc"], "search": {"beam": 5}}
 
@@ -85,10 +88,12 @@ def test_what_cannot_be_gone_on_with_is_removed(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out"
+    code = "import sys; from pathlib import Path; from s2s_cli.search.partial import Writer"
+    other = [sys.executable, "-c", f"{code}\nwith Writer([Path(sys.argv[1])]): pass", path]
     with Writer([path], SAME) as writer:
         writer.write([b"one\n"], 1, {})
-        with pytest.raises(S2SError, match="being written by another process"), Writer([path], SAME):
-            pass
+        refused = subprocess.run(other, capture_output=True, text=True)
+        assert f"{path} is being written by another process" in refused.stderr
     assert path.read_bytes() == b"one\n"
 
 

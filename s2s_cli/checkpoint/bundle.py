@@ -31,7 +31,6 @@ from s2s_cli import __version__
 from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
-from s2s_cli.files import REPLACED as REPLACED
 from s2s_cli.files import sha256, step_aside, whole_folder
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model

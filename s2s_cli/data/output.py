@@ -10,7 +10,6 @@ from pathlib import Path
 from s2s_cli.data.dataset import MANIFEST
 from s2s_cli.errors import DataError, Interrupted
 from s2s_cli.files import held, told, whole_folder
-from s2s_cli.files import sync as sync
 
 
 @contextmanager

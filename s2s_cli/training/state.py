@@ -18,8 +18,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
 from s2s_cli.checkpoint.bundle import (
-    REPLACED,
     check_sums,
     load_tensors,
     open_bundle,
@@ -30,11 +30,10 @@ from s2s_cli.checkpoint.bundle import (
     save_tensors,
     weights_of,
 )
-from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
 from s2s_cli.config import ModelSettings, SearchSettings
-from s2s_cli.data.output import sync
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
+from s2s_cli.files import REPLACED, sync
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Background, Runtime, tell
 from s2s_cli.training.optim import Average, moments_of

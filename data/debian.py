@@ -22,7 +22,6 @@ import bz2
 import gzip
 import hashlib
 import lzma
-import os
 import re
 import subprocess
 import sys
@@ -294,12 +293,11 @@ def main() -> int:
     parser.add_argument("--suite", nargs="+", help="download the indexes of these (default: bookworm)")
     parser.add_argument("--mirror", default=MIRROR, help="from this mirror (default: %(default)s)")
     args = parser.parse_args()
-    elsewhere = args.lists or args.suite or not os.environ.get("S2S_DATA")
-    local = args.local or (None if elsewhere else Path(os.environ["S2S_DATA"]))
 
     def work() -> str:
         args.out_dir.mkdir(parents=True, exist_ok=True)
-        if found := find_local(local, FOLDERS[args.task], "train.ids"):
+        made = args.lists or args.suite
+        if (args.local or not made) and (found := find_local(args.local, FOLDERS[args.task], "train.ids")):
             names = [f"{part}.{side}" for part in ("train", "val", "test") for side in (*SIDES[args.task], "ids")]
             fetch_texts(args.out_dir, found, "", {name: Text("") for name in names})
             return f"{len(names)} files of {found}"

@@ -68,13 +68,20 @@ def fetch_texts(
 
 
 def find_local(root: Path | None, folder: str, probe: str) -> Path | None:
-    """The folder that holds `probe` (or `probe`.gz): `folder` in `root`, or `root`. FetchError when neither; None for None."""
-    if root is None:
+    """The folder that holds `probe` (or `probe`.gz): `folder` in `root`, or `root`; FetchError when neither does.
+
+    Without `root`, the one that S2S_DATA names, if it has this corpus among others; else None.
+    """
+    named = root or (Path(os.environ["S2S_DATA"]) if os.environ.get("S2S_DATA") else None)
+    if named is None:
         return None
-    for place in (root / folder, root):
+    for place in (named / folder, named):
         if (place / probe).is_file() or (place / f"{probe}.gz").is_file():
             return place
-    raise FetchError(f"{root}: neither it nor {root / folder} holds {probe} or {probe}.gz; correct --from or S2S_DATA")
+    if root is None:
+        print(f"S2S_DATA is {named}, which has no {folder}: it is fetched", file=sys.stderr)
+        return None
+    raise FetchError(f"{root}: neither it nor {root / folder} holds {probe} or {probe}.gz; correct --from")
 
 
 def read_local(path: Path) -> bytes:
@@ -184,8 +191,7 @@ def parser(description: str, folder: str, url: str) -> argparse.ArgumentParser:
         dest="local",
         type=Path,
         metavar="DIR",
-        default=Path(os.environ["S2S_DATA"]) if os.environ.get("S2S_DATA") else None,
-        help=f"local copy: a folder of the files, .gz or plain, or one that holds {folder}/ (default: $S2S_DATA)",
+        help=f"local copy: a folder of the files, .gz or plain, or one that holds {folder}/ (default: $S2S_DATA, if it does)",
     )
     made.add_argument(
         "--url", default=url, help="download from here when there is no local copy (default: %(default)s)"

@@ -18,7 +18,7 @@ import typer
 from s2s_cli import __version__, configio
 from s2s_cli.config import Flag
 from s2s_cli.config.duration import Duration
-from s2s_cli.errors import Interrupted, S2SError
+from s2s_cli.errors import ConfigError, Interrupted, S2SError
 
 _TITLES = {
     "model": "Model (what the preset says comes before these defaults)",
@@ -87,7 +87,12 @@ def _config(values: configio.Values) -> None:
     name = values.get("train", "preset")
     if name != "auto":
         values = configio.with_preset(values, name)
-    print(configio.describe(values, configio.build(values)))
+    config = configio.build(values)
+    print(configio.describe(values, config))
+    try:
+        config.search.check()
+    except ConfigError as error:  # what is meant for translate alone may be completed by a model's settings
+        print(f"s2s: these are not enough to train with: {error}", file=sys.stderr)
 
 
 # name, verb, sections whose fields are its flags, help

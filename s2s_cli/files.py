@@ -28,7 +28,10 @@ def sha256(path: Path) -> str:
 
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on disk before anything else is done."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written, and not read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -110,6 +113,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Left with an error, nothing has changed. S2SError if it cannot be written.
     """
     place, folder = Path(os.path.realpath(path)), beside(path)
+    before = place.with_name(f".{place.name}{REPLACED}")
     shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
     try:
         with told(path):
@@ -117,13 +121,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield folder
             for file in [*folder.rglob("*"), folder]:
                 sync(file)
-            before = step_aside(place, REPLACED) if place.exists() else None
+            if place.exists():
+                step_aside(place, REPLACED)
             folder.rename(place)
             sync(place.parent)
-            if before is not None:
-                shutil.rmtree(before, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if before.exists() and not place.exists():
+            before.rename(place)
+        for left in (folder, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def step_aside(path: Path, suffix: str) -> Path:
@@ -146,4 +152,7 @@ def held(path: Path, refusal: str) -> IO[bytes]:
     except (BlockingIOError, PermissionError, FileNotFoundError):  # which of the first two, the system chooses
         file.close()
         raise S2SError(refusal) from None
+    except OSError as error:
+        file.close()
+        raise S2SError(f"{path} cannot be locked ({error.strerror}): choose a folder on another disk") from None
     return file

@@ -107,10 +107,10 @@ class Runtime:
 
         Only the process that found the mistake tells of it; the others exit with the same code.
         """
-        error = None
+        error: S2SError | OSError | None = None
         try:
             yield
-        except S2SError as found:
+        except (S2SError, OSError) as found:
             error = found
         if self.all_sum(error is not None) and error is None:
             raise SystemExit(2)
@@ -290,9 +290,11 @@ class Background:
 
     def wait(self) -> None:
         """Wait for the end of the job, and raise what went wrong in it."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.result()
+        if (job := self._job) is not None:
+            try:
+                job.result()
+            finally:
+                self._job = None if job.done() else job  # a second Ctrl-C may end the waiting alone
 
     def check(self) -> None:
         """Raise what has gone wrong, without waiting."""

@@ -119,7 +119,8 @@ def _identity(
         "version": __version__,
         "translate": settings.model_dump(mode="json", exclude=files),
         "search": translator.settings.model_dump(mode="json"),
-        "runtime": runtime.model_dump(mode="json") | {"precision": translator.runtime.precision},
+        "runtime": runtime.model_dump(mode="json", exclude={"deterministic"})
+        | {"precision": translator.runtime.precision},
         "model": translator.checksums,
         "number of processes": world,
         "alignments": settings.alignments is not None,

@@ -129,7 +129,7 @@ class Translator:
         check_kind("search", search, SearchSettings)
         check_kind("runtime", runtime, RuntimeSettings)
         try:
-            shares = None if weights is None else [float(weight) for weight in weights]
+            shares = None if weights is None else [float(weight) for weight in weights] or None
         except (TypeError, ValueError):
             raise ConfigError(f"weights must be numbers, one a model, not {weights!r:.40}") from None
         bundles = [open_bundle(find_bundle(Path(path))) for path in paths]

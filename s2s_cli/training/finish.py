@@ -21,9 +21,9 @@ def finish(trainer: Trainer, stop: StopSignal) -> str:
     nothing to average. All raise Interrupted after a signal.
     """
     said: str | None = ""
-    if trainer.runtime.is_main:
+    with trainer.runtime.step():
         try:
-            record = _averaged(trainer, stop)
+            record = _averaged(trainer, stop) if trainer.runtime.is_main else None
             if record is not None:
                 said = f"; the average of {len(record['averaged'])} checkpoints is not better"
                 if _is_better(trainer, record):

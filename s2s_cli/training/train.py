@@ -62,10 +62,11 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         settings.keep_best,
     )
     progress = _resume(checkpoints, learner, runtime)
-    log = Log(settings.run, silent=not runtime.is_main)
-    log.rewind(progress.update, progress.history[-1]["update"] if progress.history else 0)
-    if settings.tensorboard and runtime.is_main:
-        log.also = Board(settings.run, progress.seconds).write
+    with runtime.step():
+        log = Log(settings.run, silent=not runtime.is_main)
+        log.rewind(progress.update, progress.history[-1]["update"] if progress.history else 0)
+        if settings.tensorboard and runtime.is_main:
+            log.also = Board(settings.run, progress.seconds).write
     frozen = sum(p.numel() for p in learner.model.parameters() if not p.requires_grad)
     log.say(
         f"preset {settings.preset}: {config.model.family}, {num_parameters(learner.model):,} parameters"
@@ -158,7 +159,9 @@ def _with_batch_tokens(config: Config, dataset: Dataset, learner: Learner, runti
     settings = config.train
     if settings.batch_tokens != "auto":
         return config
-    size = runtime.share(recorded_batch_tokens(settings.run) if runtime.is_main else None)
+    with runtime.step():
+        size = recorded_batch_tokens(settings.run) if runtime.is_main else None
+    size = runtime.share(size)
     if size is None:
         size = fitting(config, dataset, learner, runtime)
         seed_for(settings.seed)

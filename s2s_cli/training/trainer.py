@@ -89,11 +89,13 @@ class Trainer:
                         update = self.progress.update
                         if update > self._saved:
                             self._save()
-                        self.checkpoints.background.wait()
+                        with self.runtime.step():
+                            self.checkpoints.background.wait()
                         raise Interrupted(
                             stop.signum or 15, f"stopped at update {update}; the same command goes on from here"
                         )
-                self.checkpoints.background.wait()
+                with self.runtime.step():
+                    self.checkpoints.background.wait()
             finally:
                 self.stream.close()
                 self.checkpoints.background.join()
@@ -197,8 +199,8 @@ class Trainer:
         update = progress.history[-1]["update"]
         if progress.health.returns == MAX_RETURNS:
             raise S2SError(f"after update {update} it went wrong {MAX_RETURNS + 1} times: {advice}")
-        self.checkpoints.background.wait()
-        self.runtime.all_sum(0)  # the main process has written what the others now read
+        with self.runtime.step():  # after which the main process has written what the others now read
+            self.checkpoints.background.wait()
         self.progress = self.checkpoints.load(self.learner, update)
         if self.runtime.is_main:  # a signal may have saved what is given up here
             self.checkpoints.forget_after(update, self.progress.history)
@@ -318,8 +320,8 @@ class Trainer:
         """Add a record to the history; False if a signal came first, and then the work is left for the next time."""
         progress, begun = self.progress, time.monotonic()
         record = None
-        if self.runtime.is_main:
-            with contextlib.suppress(Interrupted):
+        with self.runtime.step(), contextlib.suppress(Interrupted):
+            if self.runtime.is_main:
                 record = self._record(stop, begun)
         record = self.runtime.share(record)
         self._mark = (self._mark[0] + time.monotonic() - begun, self._mark[1])
@@ -378,7 +380,8 @@ class Trainer:
         self.reader.read(self.progress)
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
-        self.checkpoints.background.wait()  # so that memory never holds two snapshots
+        with self.runtime.step():
+            self.checkpoints.background.wait()  # so that memory never holds two snapshots
         snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:
             self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)

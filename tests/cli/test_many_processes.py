@@ -99,6 +99,16 @@ def test_a_mistake_ends_all_and_is_told_once(s2s: Zygote, home: Path, tmp_path: 
     assert (main.code, other.code) == (2, 2)
     assert "in use by another process" in main.err
     assert other.err == ""
+    for number, spoil in enumerate(
+        [".lock", "checkpoints"]
+    ):  # the second is found out by the writer, at the first save
+        run = tmp_path / str(number)
+        run.mkdir()
+        (run / spoil).mkdir() if spoil == ".lock" else (run / spoil).touch()
+        main, other = finish(s2s, start(s2s, home, run, *options))
+        assert (main.code, other.code) == (2, 2)
+        assert str(run) in main.err
+        assert "Traceback" not in main.err + other.err
 
 
 def test_the_lines_of_all_processes_are_named(s2s: Zygote, home: Path, tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ def test_faults_of_a_settings_file_have_their_line(s2s: Zygote, tmp_path: Path) 
     check(done, "train.lr = 'fast' (s2s.yaml:2)", "train.sede is no setting (s2s.yaml:3); did you mean seed?")
     (tmp_path / "s2s.yaml").write_text("train: [\n")
     check(s2s.run("translate", cwd=tmp_path), "s2s.yaml:2 is no YAML")
+    (tmp_path / "s2s.yaml").write_text("search: {min_len: 600}\n")
+    done = s2s.run("config", cwd=tmp_path)
+    assert done.code == 0, "a model's settings may complete it"
+    assert "min_len (600) is more than max_len (512)" in done.err
 
 
 def test_nothing_there_at_all(s2s: Zygote, tmp_path: Path) -> None:

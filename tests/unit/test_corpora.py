@@ -201,7 +201,7 @@ def test_a_fetch_that_fails_says_what_to_put_where(
 
 
 def test_a_large_archive_comes_from_a_local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named by --from or S2S_DATA, in a folder of its name or bare; one without it is refused, and nothing is fetched."""
+    """Named by --from or S2S_DATA, in a folder of its name or bare. One without it is refused, but S2S_DATA may have others."""
     copy = tmp_path / "data" / "iwslt14-de-en"
     copy.mkdir(parents=True)
     with tarfile.open(copy / "de-en.tgz", "w:gz") as tar:
@@ -217,10 +217,13 @@ def test_a_large_archive_comes_from_a_local_copy(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("S2S_DATA", str(tmp_path / "data"))
     assert run("iwslt14.py", tmp_path / "two", *nowhere).returncode == 0
     assert (tmp_path / "two" / "val.en").read_text() == "en 23\n"
-    for script in ("wmt14.py", "cnn_dailymail.py"):
-        done = run(script, tmp_path / "three", *nowhere)
-        assert done.returncode == 2
-        assert "correct --from or S2S_DATA" in done.stderr
+    done = run("wmt14.py", tmp_path / "three", "--from", tmp_path / "data", *nowhere)
+    assert done.returncode == 2
+    assert "correct --from" in done.stderr
+    done = run("wmt14.py", tmp_path / "three", *nowhere)
+    assert done.returncode == 2
+    assert "has no wmt14-en-de: it is fetched" in done.stderr
+    assert "fetching http://127.0.0.1:9" in done.stderr
 
 
 def test_the_beginning_of_news() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -141,6 +142,28 @@ def test_a_job_in_the_background_is_waited_for_and_heard_of() -> None:
     with pytest.raises(S2SError, match="no space left"):
         background.run(lambda: slow(3))
     assert done == [1, 2]
+
+
+def test_who_no_longer_waits_for_a_job_may_wait_again() -> None:
+    """A second Ctrl-C ends the waiting; the job is not forgotten, and whoever must see its end does."""
+    background, begun, done = Background(), Event(), []
+
+    def slow() -> None:
+        begun.wait()
+        done.append(1)
+
+    background.run(slow)
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            background.wait()
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert not done
+    begun.set()
+    background.join()
+    assert done == [1]
 
 
 def test_at_once_is_at_once_and_within_only() -> None:

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from s2s_cli.errors import S2SError
-from s2s_cli.files import held, place_of, sync, whole_file, whole_folder
+from s2s_cli.files import REPLACED, held, place_of, sync, whole_file, whole_folder
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 ERRORS = pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(2), S2SError("bad input"), FULL], ids=repr)
@@ -136,6 +136,41 @@ def test_only_what_has_nothing_to_sync_is_passed_over(
     monkeypatch.setattr(os, "fsync", fail)
     with nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match=os.strerror(number)):
         sync(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only names can be made, whatever the system says of opening the folder itself."""
+    opened = os.open
+
+    def refuse(path: Path, *others: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *others)
+
+    monkeypatch.setattr(os, "open", refuse)
+    write_file(tmp_path / "out", b"text")
+    assert content(tmp_path) == {"out": b"text"}
+
+
+def test_what_had_stepped_aside_comes_back(tmp_path: Path) -> None:
+    """A process died between two names; the next one gives the first back if it fails, and lets go of it if not."""
+    aside = tmp_path / f".out{REPLACED}"
+    write_folder(aside, b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "out", b"new", KeyboardInterrupt())
+    assert content(tmp_path) == {"out/part/file": b"old"}
+    (tmp_path / "out").rename(aside)
+    write_folder(tmp_path / "out", b"new")
+    assert content(tmp_path) == {"out/part/file": b"new"}
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: IO[bytes], how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    with pytest.raises(S2SError, match=r"file cannot be locked \(No locks available\): choose"):
+        held(tmp_path / "file", "refused")
 
 
 OTHER = "import sys; from pathlib import Path; from s2s_cli.files import held; held(Path(sys.argv[1]), 'refused')"

@@ -380,7 +380,7 @@ def test_an_ensemble_needs_a_weight_for_each(bundle: Path) -> None:
     with pytest.raises(ConfigError, match="needs a model"):
         Translator()
     one = Translator(bundle, runtime=ON_CPU)
-    for weights in ([0.3, 0.7], np.array([0.3, 0.7])):
+    for weights in ([0.3, 0.7], np.array([0.3, 0.7]), []):
         both = Translator(bundle, bundle, runtime=ON_CPU, weights=weights)
         assert both.translate(LINES[:9]) == one.translate(LINES[:9])
 

@@ -80,6 +80,9 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         )
     if progress.update:
         log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
+        before = progress.history[-1].get("precision") if progress.history else None
+        if before and before != runtime.precision:  # auto, and another machine
+            log.say(f"{runtime.precision} from here on, where it was {before}: this machine is no faster in that")
     elif reports := first_weights(learner.model, dataset.vocabs, settings):
         for report in reports:
             log.say(report)

@@ -176,5 +176,7 @@ def halves(batch: Batch) -> list[Batch]:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for it on accelerators, and a message on CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """torch has a class for it on accelerators, and messages on CPU and of cuBLAS."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    )

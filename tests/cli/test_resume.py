@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,20 @@ def test_changed_settings_are_named_and_refused(s2s: Zygote, home: Path, run: Pa
     assert done.err.count("the run has") == 4
     assert "Free to change: " in done.err
     assert content(run) == before
+
+
+def test_another_precision_of_another_machine_is_told_of(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = ["train", *OPTIONS, "--data", home / "data-bin", "--run", tmp_path / "run", "--precision", "auto"]
+    assert s2s.run(*arguments, "--max-updates", 7, cwd=tmp_path).code == 0
+    state = (tmp_path / "run/last").resolve() / "training/state.json"
+    [precision] = {record["precision"] for record in json.loads(state.read_text())["history"]}
+    other = "bf16" if precision == "fp32" else "fp32"
+    state.write_text(state.read_text().replace(f'"{precision}"', f'"{other}"'))
+    sums, digest = state.with_name("SHA256SUMS"), hashlib.sha256(state.read_bytes()).hexdigest()
+    sums.write_text(re.sub("[0-9a-f]+  state.json", f"{digest}  state.json", sums.read_text()))
+    done = s2s.run(*arguments, "--max-updates", 8, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert f"{precision} from here on, where it was {other}" in done.err
 
 
 def test_a_dataset_made_anew_is_refused(s2s: Zygote, corpus: Path, run: Path, tmp_path: Path) -> None:

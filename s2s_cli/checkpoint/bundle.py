@@ -131,10 +131,7 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
     """
     config = read_json(path / "config.json")
     if config.get("format") != FORMAT:
-        raise BundleError(
-            f"{path} has bundle format {config.get('format')!r}, this s2s ({__version__}) reads format {FORMAT}: "
-            "use the s2s that wrote it, or a newer one"
-        )
+        raise BundleError(_other_format(path, config.get("format")))
     if not trusted:
         check_sums(path, covers=("config.json", WEIGHTS))
     try:
@@ -151,6 +148,23 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
             f"{path / 'config.json'} says {str(origin)[:40]!r} of where the bundle comes from, not what it should"
         )
     return Bundle(path, model, search, vocabs, origin)
+
+
+def refuse_newer(path: Path) -> None:
+    """Raise BundleError if a folder that seems to be no whole bundle says that it is one of a newer format."""
+    try:
+        number = read_json(path / "config.json").get("format")
+    except BundleError:
+        return
+    if isinstance(number, int) and number > FORMAT:
+        raise BundleError(_other_format(path, number))
+
+
+def _other_format(path: Path, number: object) -> str:
+    return (
+        f"{path} has bundle format {number!r}, this s2s ({__version__}) reads format {FORMAT}: "
+        "use the s2s that wrote it, or a newer one"
+    )
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -1,6 +1,5 @@
 """`batch_tokens: auto`: the largest batch that the memory holds, measured on the model and the data of the run."""
 
-import contextlib
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from s2s_cli.errors import S2SError
 from s2s_cli.runtime import Runtime, available_memory
 from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.state import Learner
+from s2s_cli.training.update import is_out_of_memory
 
 _SHARE = {"cuda": 0.85, "cpu": 0.25}  # of the memory that is free
 _MORE = 2.0  # what a pass needs, at most, for each byte that it keeps for the way back
@@ -71,12 +71,15 @@ def _kept(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runt
 
 def _passes(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runtime) -> bool:
     """Whether the device holds a batch, there and back."""
-    fits = False
-    with contextlib.suppress(torch.OutOfMemoryError):
+    fits = True
+    try:
         with runtime.autocast():
             loss = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
         (loss.total / batch.num_tokens).backward()
-        fits = True
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = False
     learner.model.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
     return fits

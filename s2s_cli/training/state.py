@@ -25,6 +25,7 @@ from s2s_cli.checkpoint.bundle import (
     open_bundle,
     rank,
     read_json,
+    refuse_newer,
     remove_folder,
     save_bundle,
     save_tensors,
@@ -237,24 +238,30 @@ class Checkpoints:
 
         self.background.run(write)
 
+    def tidy(self) -> None:
+        """Before anything is read: away with what a process left that died while writing or deleting; but what was to be
+        replaced, and is not, comes back.
+        """
+        for leftover in self.folder.glob(".step-*"):
+            place = self.folder / leftover.stem.removeprefix(".")
+            if leftover.suffix == REPLACED and not place.exists():
+                leftover.rename(place)
+            else:
+                shutil.rmtree(leftover, ignore_errors=True)
+
     def resume(self, learner: Learner) -> Progress:
         """Load the newest whole checkpoint into `learner`; a fresh Progress where there is none.
 
         A torn or altered one is named on stderr and passed over; BundleError if none of several is whole, and for one that is
         whole and not understood, as that of a newer version: nothing is deleted then.
         """
-        for leftover in self.folder.glob(".step-*"):  # of a process that died while writing or deleting
-            place = self.folder / leftover.stem.removeprefix(".")
-            if leftover.suffix == REPLACED and not place.exists():
-                leftover.rename(place)
-            else:
-                shutil.rmtree(leftover, ignore_errors=True)
         candidates = [u for u in reversed(self.updates()) if (self.path(u) / "training").is_dir()]
         for update in candidates:
             try:
                 check_sums(self.path(update), covers=("config.json", WEIGHTS_FILE))
                 check_sums(self.path(update) / "training", covers=("state.json", MOMENTS))
             except BundleError as error:
+                refuse_newer(self.path(update))
                 tell(f"passing over {self.path(update).name}: {error}")
                 continue
             open_bundle(self.path(update), trusted=True)

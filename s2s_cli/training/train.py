@@ -26,15 +26,14 @@ def train(config: Config) -> None:
     """The subcommand: begin a run or go on with one, until it is done."""
     settings = config.train
     dataset = Dataset.open(settings.data)
-    if not (
-        dataset.valid_src and dataset.valid_tgt and len(dataset.valid)
-    ):  # all text is read while it is of this dataset
+    # All text is read now, while it is of this dataset.
+    if not (dataset.valid_src and dataset.valid_tgt and len(dataset.valid)):
         raise DataError(f"{settings.data} has no validation text: run preprocess again with some")
     config = _with_source_cut(config, dataset)
     runtime = Runtime.start(config.runtime, join=True)
-    _check_deterministic(config, runtime)
     keep_memory()
     try:
+        _check_deterministic(config, runtime)
         if settings.dry_run:
             learner = _fresh_learner(config, dataset, runtime)
             dry_run(_with_batch_tokens(config, dataset, learner, runtime), dataset, learner, runtime)
@@ -49,18 +48,17 @@ def train(config: Config) -> None:
 
 def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     """All that a run is made of, where its last command left it."""
+    settings = config.train
+    checkpoints = Checkpoints(settings.run, settings.valid_metric, settings.keep_last, settings.keep_best)
+    with runtime.step():
+        if runtime.is_main:
+            checkpoints.tidy()
     learner = _fresh_learner(config, dataset, runtime)
     config = _with_batch_tokens(config, dataset, learner, runtime)
     settings = config.train
     with runtime.step():
         if runtime.is_main:
             hold_to(settings.run, config, dataset, runtime.world)
-    checkpoints = Checkpoints(
-        settings.run,
-        settings.valid_metric,
-        settings.keep_last,
-        settings.keep_best,
-    )
     progress = _resume(checkpoints, learner, runtime)
     with runtime.step():
         log = Log(settings.run, silent=not runtime.is_main)
@@ -178,4 +176,7 @@ def _resume(checkpoints: Checkpoints, learner: Learner, runtime: Runtime) -> Pro
         if runtime.is_main:
             progress = checkpoints.resume(learner)
     update = runtime.share(progress.update)
-    return progress if runtime.is_main or not update else checkpoints.load(learner, update)
+    with runtime.step():
+        if update and not runtime.is_main:
+            progress = checkpoints.load(learner, update)
+    return progress

@@ -123,7 +123,9 @@ class Trainer:
                 self._go_back(bar)
                 return
         if update % self.settings.log_every == 0:
-            self._report(bar)
+            self.reader.read(self.progress)  # which all do together
+            with self.runtime.step():
+                self._report(bar)
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, a last validation included."""
@@ -277,7 +279,6 @@ class Trainer:
         return round(epoch + batch / self.stream.num_batches(epoch), 4)
 
     def _report(self, bar: Any) -> None:
-        self.reader.read(self.progress)
         progress, tally, now = self.progress, self.progress.tally, time.monotonic()
         if not tally.updates:
             return  # all have been left out: there is no loss to tell of

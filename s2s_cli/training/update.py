@@ -104,7 +104,7 @@ class Updater:
             try:
                 return self._gradients(batches, num_tokens, number, tick)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # Here the error, and with it all tensors of the frames it came through, are gone.
             self.learner.model.zero_grad(set_to_none=True)
@@ -175,7 +175,7 @@ def halves(batch: Batch) -> list[Batch]:
     return parts
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """torch has a class for it on accelerators, and messages on CPU and of cuBLAS."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -152,6 +152,7 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, vocabs: Vocabs, spoil,
     (at.folder / ".step-0000003.tmp").mkdir()
     spoil(at.path(2))
     fresh = learner(vocabs, 77)
+    at.tidy()
     assert at.resume(fresh) == progress(1, scores)
     assert same(first, fresh)
     assert at.updates() == [1], "later ones are made anew"
@@ -174,6 +175,11 @@ def test_a_checkpoint_of_a_newer_version_stays(tmp_path: Path, vocabs: Vocabs, f
     with pytest.raises(BundleError, match=r"format 2|unknown keys"):
         at.resume(learner(vocabs))
     assert at.updates() == [1, 2]
+    if file == "config.json":  # whose files may have other names
+        (at.path(2) / "model.safetensors").rename(at.path(2) / "model-1.safetensors")
+        with pytest.raises(BundleError, match="format 2"):
+            at.resume(learner(vocabs))
+        assert at.updates() == [1, 2]
 
 
 def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path, vocabs: Vocabs) -> None:
@@ -182,10 +188,12 @@ def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path, vocabs:
     made = save(at, vocabs, 1, {1: 2.0})
     at.path(1).rename(at.folder / ".step-0000001.before")
     fresh = learner(vocabs, 77)
+    at.tidy()
     assert at.resume(fresh).update == 1
     assert same(made, fresh)
     save(at, vocabs, 1, {1: 2.0})
     shutil.copytree(at.path(1), at.folder / ".step-0000001.before")
+    at.tidy()
     assert at.resume(fresh).update == 1
     assert not list(at.folder.glob(".*"))
 

@@ -224,6 +224,7 @@ def test_where_all_updates_were_skipped_no_loss_is_told(
     forward = loop.learner.model.forward
     loop.learner.model.forward = lambda *inputs: (loss := forward(*inputs))._replace(total=loss.total * torch.nan)
     loop._update(StopSignal())
+    loop.reader.read(loop.progress)
     loop._report(SimpleNamespace(disable=True))
     loop.stream.close()
     assert "skipped" in (said := capsys.readouterr().err)

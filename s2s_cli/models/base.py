@@ -1,8 +1,8 @@
 """The contract between a model and the rest of the house: what training calls, and what search calls.
 
 Training calls `forward`, or `encode`, `decode` and `read`; search calls `encode`, `start` and `step`, and scores given outputs by
-`decode`; neither knows a model class. State is a value that is
-passed from step to step and never kept in a module, so that beams, ensembles and compiled steps need no special case.
+`decode`; neither knows a model class. State is a value that is passed from step to step and never kept in a module, so that
+beams, ensembles and compiled steps need no special case.
 This room knows token ids and tensors, no text, no files, no optimizer.
 
 Letters in shapes: B sentences, N = B·K rows (K hypotheses of each sentence, those of one sentence beside each other),

@@ -21,11 +21,11 @@ from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.search.translator import Translator
 
 WAYS = {  # name: (threads, positions searched at once, whether the lines are shuffled)
-    "2 processes": (2, 4096, False),
-    "1 process": (1, 4096, False),
+    "2 processes": (2, 8192, False),
+    "1 process": (1, 8192, False),
     "small batches": (2, 300, False),
     "large batches": (1, 20000, False),
-    "shuffled": (2, 4096, True),
+    "shuffled": (2, 8192, True),
 }
 
 

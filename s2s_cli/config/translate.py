@@ -48,7 +48,7 @@ class SearchSettings(Section):
     """Sample among the so many most probable pieces (Fan et al. 2018); 0 is all."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Sample among the most probable pieces whose probabilities just sum to this (Holtzman et al. 2020); 1 is all."""
-    search_tokens: PositiveInt = 4096
+    search_tokens: PositiveInt = 8192
     """Source positions times beam that are searched at once; the output does not depend on it."""
 
     def check(self) -> None:

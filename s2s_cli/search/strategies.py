@@ -1,7 +1,8 @@
 """The search loop: from an encoder memory to finished hypotheses.
 
 It gets a step function and knows no model class, no text and no files. Every decision is made for each sentence by
-itself: limits, stopping and bookkeeping never look at the other sentences of the batch, which leave it as they finish.
+itself: limits, stopping and bookkeeping never look at the other sentences of the batch. Those that are done leave it, several
+at a time, since what the others hold is then copied.
 Beam search and sampling are this one loop with another way of choosing. Its bookkeeping stays on the device; what comes
 from there at each step is one flag a sentence.
 
@@ -26,6 +27,7 @@ from s2s_cli.search.rules import Rules, Specials
 
 __all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
+_FULL = 0.8  # part of the sentences of a batch that go on, at which those that are done leave it
 _CHUNK = 80  # log-probabilities at most of which search looks at the best first, in `best_of_sums`
 Step = Callable[..., StepOut]  # of tokens [N], memory of B sentences, state of N rows; and True to ask for attention
 
@@ -202,8 +204,11 @@ def search(
         ended = (sentences.number, scores, rows[:, :num_rows], found.logp[:, :num_rows])
 
         totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
-        goes_on = _may_improve(totals, sentences).tolist()
-        if not all(goes_on):
+        improves = _may_improve(totals, sentences)
+        totals = totals.masked_fill(~improves[:, None], -torch.inf)  # of a sentence that is done, nothing more is finished
+        goes_on = improves.tolist()
+        leave = sum(goes_on) <= _FULL * len(goes_on)
+        if leave:
             slots = torch.tensor(
                 [slot for slot, yes in enumerate(goes_on) if yes], dtype=torch.long, device=rows.device
             )
@@ -211,7 +216,7 @@ def search(
             alive = [sentence for sentence, yes in zip(alive, goes_on, strict=True) if yes]
         rows, tokens, logps = (t.flatten() for t in going)
         records.append(Record(*ended, tokens, rows, logps, out.attention if attention else None))
-        live = live.select(rows) if chooses or not all(goes_on) else live
+        live = live.select(rows) if chooses or leave else live
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
     return assemble(records, num_best, memory.mask.sum(dim=1).tolist())

@@ -245,6 +245,25 @@ def test_greedy_search_and_a_sample_keep_their_state_in_place() -> None:
     assert all(after is given for (_, after), (given, _) in itertools.pairwise(passed))
 
 
+@pytest.mark.parametrize("beam", [1, 2])
+def test_sentences_that_are_done_leave_several_at_a_time(beam: int) -> None:
+    """Outputs of 1 to 20 pieces: the batch never has a fifth more sentences than go on, and seldom changes."""
+    most = list(range(1, 21))
+    model = Scripted(1, len(most))
+    memory = model.memory(list(range(len(most))))
+    sizes = []
+
+    def counting(tokens: torch.Tensor, *rest: object) -> StepOut:
+        sizes.append(len(tokens) // beam)
+        return model.step(tokens, *rest)
+
+    beam_search(counting, memory, model.start(memory), Limits(most, most), SPECIALS, options(beam))
+    going = [sum(n >= step for n in most) for step in range(len(sizes))]
+    assert len(sizes) == 21
+    assert all(num <= size < num / strategies._FULL for num, size in zip(going, sizes, strict=True))
+    assert len(set(sizes)) < 15
+
+
 def test_early_stop_is_early() -> None:
     """Where the end is nearly certain at once, one step is enough."""
     model = Scripted(0, 1)

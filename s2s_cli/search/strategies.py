@@ -205,7 +205,9 @@ def search(
 
         totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
         improves = _may_improve(totals, sentences)
-        totals = totals.masked_fill(~improves[:, None], -torch.inf)  # of a sentence that is done, nothing more is finished
+        totals = totals.masked_fill(
+            ~improves[:, None], -torch.inf
+        )  # of a sentence that is done, nothing more is finished
         goes_on = improves.tolist()
         leave = sum(goes_on) <= _FULL * len(goes_on)
         if leave:

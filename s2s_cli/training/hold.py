@@ -19,6 +19,7 @@ _FREE = {
     *("max_updates", "max_epochs", "patience", "keep_last", "keep_best"),
     *("log_every", "tensorboard", "run", "data", "preset", "dry_run", "shard_optimizer"),
 }
+_FREE_OF_SEARCH = {"search_tokens"}  # which no output depends on
 _SCORED = ("tokenize", "lowercase", "smooth", "chrf_", "ter_", "rouge_")  # options that change a validation score
 _FILE = "config.yaml"
 
@@ -62,7 +63,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         raise ConfigError(
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
             "Give it its own settings back, or choose another folder with --run. "
-            f"Free to change: {', '.join(sorted(_free(config)))}."
+            f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; and where the data lie (data)."
         )
 
 
@@ -103,7 +104,7 @@ def _fixed(config: Config, dataset: Dataset, world: int) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json"),
         "train": train | {"accumulate": config.train.accumulate * world},
         "noise": config.noise.model_dump(mode="json"),
-        "search": config.search.model_dump(mode="json"),
+        "search": config.search.model_dump(mode="json", exclude=_FREE_OF_SEARCH),
         "score": {k: v for k, v in config.score.model_dump(mode="json").items() if k.startswith(_SCORED)},
         "runtime": {"precision": config.runtime.precision},
         "data": _data(dataset),

@@ -40,7 +40,7 @@ from s2s_cli.search.workers import Workers
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
 _SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
-_ROUNDS = 2  # batches at least that each of several processes gets of a window
+_ROUNDS = 4  # batches at least that each of several processes gets of a window
 
 
 class Line(NamedTuple):

@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from conditions import ROOT, conditions
 
-from s2s_cli.config import ScoreSettings
+from s2s_cli.config import METRICS, ScoreSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.compare import results
-from s2s_cli.evaluation.metrics import METRICS, Metric, build_metric
+from s2s_cli.evaluation.metrics import Metric, build_metric
 
 PACKAGES = ("numpy", "sacrebleu", "rouge-score", "regex")
 Row = dict[str, float]

@@ -2,10 +2,12 @@
 #   recipe, root, work   this recipe's folder, the checkout's, and the one where everything goes, which becomes the current one
 #   smoke                true or false
 #   names                the arguments that are no options: which parts of the recipe to run
-# and offers `once FILE COMMAND...`, which runs a command unless the file that it makes is there, and `say`.
+#   from                 --from DIR for a script of data/, if --data was given
+# and offers `once FILE COMMAND...`, which runs a command unless the file that it makes is there, `after RUN FILE COMMAND...`, which
+# also runs it where the run has been trained further since, and `say`.
 # Options of every recipe:
 #   --smoke      under a minute on a corner of the data, to see that every step works
-#   --data DIR   take the data from a local copy (else $S2S_DATA, else it is downloaded)
+#   --data DIR   take the data from this local copy alone (else from $S2S_DATA what is there; else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside run.sh); --smoke adds -smoke to the name
 
 recipe=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
@@ -13,12 +15,20 @@ root=$(cd "$recipe/../.." && pwd)
 work=$recipe/work
 smoke=false
 names=()
+from=()
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
 once() {
     [ ! -e "$1" ] || return 0
     shift
+    say "$@"
+    "$@"
+}
+
+after() {
+    [ ! "$2" -nt "$1/last/training/state.json" ] || return 0
+    shift 2
     say "$@"
     "$@"
 }
@@ -31,7 +41,7 @@ lead() { # FILE UNIT NUM [MARK]
 while [ $# -gt 0 ]; do
     case $1 in
         --smoke) smoke=true ;;
-        --data) S2S_DATA=$(cd "${2:?--data needs a folder}" && pwd); export S2S_DATA; shift ;;
+        --data) S2S_DATA=$(cd "${2:?--data needs a folder}" && pwd); export S2S_DATA; from=(--from "$S2S_DATA"); shift ;;
         --work) work=${2:?--work needs a folder}; work=${work%/}; shift ;;
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$recipe/run.sh"; exit 0 ;;
         -*) echo "run.sh: unknown option $1; bash recipes/${recipe##*/}/run.sh --help lists them" >&2; exit 2 ;;

@@ -18,7 +18,7 @@ import typer
 from s2s_cli import __version__, configio
 from s2s_cli.config import Flag
 from s2s_cli.config.duration import Duration
-from s2s_cli.errors import ConfigError, Interrupted, S2SError
+from s2s_cli.errors import ConfigError, DataError, Interrupted, S2SError
 
 _TITLES = {
     "model": "Model (what the preset says comes before these defaults)",
@@ -40,7 +40,8 @@ def _preprocess(values: configio.Values) -> None:
         print(line, file=sys.stderr)
 
 
-def _train(values: configio.Values) -> None:
+def _with_preset(values: configio.Values) -> configio.Values:
+    """With the preset that is named, or that the size of the corpus chooses; DataError where there is no corpus yet."""
     from s2s_cli.data.dataset import read_manifest
 
     name = values.get("train", "preset")
@@ -48,7 +49,11 @@ def _train(values: configio.Values) -> None:
         manifest = read_manifest(Path(str(values.get("train", "data"))))
         name = configio.preset_for(manifest["train"]["kept"], values.family)
         values.put("train", "preset", name, "chosen by corpus size")
-    config = configio.build(configio.with_preset(values, name))
+    return configio.with_preset(values, name)
+
+
+def _train(values: configio.Values) -> None:
+    config = configio.build(_with_preset(values))
     config.search.check()
     from s2s_cli.training.train import train
 
@@ -84,9 +89,10 @@ def _plot(values: configio.Values) -> None:
 
 
 def _config(values: configio.Values) -> None:
-    name = values.get("train", "preset")
-    if name != "auto":
-        values = configio.with_preset(values, name)
+    try:
+        values = _with_preset(values)
+    except DataError as error:
+        print(f"s2s: without the preset, which the size of the corpus will choose: {error}", file=sys.stderr)
     config = configio.build(values)
     print(configio.describe(values, config))
     try:

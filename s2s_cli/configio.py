@@ -5,6 +5,7 @@ fault found there is told in one message, each with its key, its origin and, for
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -242,6 +243,11 @@ def describe(values: Values, config: Config) -> str:
     for section in Config.model_fields:
         lines.append(f"{section}:")
         for key, value in getattr(config, section).model_dump(mode="json").items():
-            text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("...").strip()
+            text = (
+                yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+                .removesuffix("\n")
+                .removesuffix("...")
+                .strip()
+            )
             lines.append(f"  {key}: {text}  # {values.origin.get(f'{section}.{key}', 'default')}")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 from s2s_cli.files import held, whole_file
 
-_PATIENCE = timedelta(days=1)  # all wait while the main process validates; torchrun sees to those that have died
+_PATIENCE = timedelta(days=30)  # those that are done wait for the slowest; torchrun sees to those that have died
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 

@@ -1,4 +1,4 @@
-"""How a process is forked to help another one: what it does first, to leave signals to that one and to end with it."""
+"""Processes that help another one: how they start, and what each does first, to leave signals to that one and to end with it."""
 
 import contextlib
 import gc
@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -30,8 +32,41 @@ def signals_wait() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def become_worker() -> None:
-    """Call it in the new process, before all work."""
+def start_pool(
+    work: Callable[..., Any], num: int, method: str = "fork", first: Callable[[], None] | None = None
+) -> ProcessPoolExecutor:
+    """`num` processes that have `work`, for `call` to do it, and that each call `first` before all else."""
+    pool = ProcessPoolExecutor(num, multiprocessing.get_context(method), _start, (work, first))
+    try:
+        with signals_wait():
+            pool.submit(bool)  # the first job starts them all
+    except BaseException:
+        for process in list(
+            (pool._processes or {}).values()
+        ):  # of a start that failed half-way, which nobody else would end
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+        raise
+    return pool
+
+
+def call(*args: Any) -> Any:
+    """In one of the processes of a pool: what its work makes of the arguments."""
+    return _work(*args)
+
+
+_work: Callable[..., Any]  # in such a process, set once when it starts
+
+
+def _start(work: Callable[..., Any], first: Callable[[], None] | None) -> None:
+    global _work
+    _work = work
+    _become_worker()
+    if first is not None:
+        first()
+
+
+def _become_worker() -> None:
     gc.freeze()  # what is there stays there: looking through it again and again would take a twentieth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

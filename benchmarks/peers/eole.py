@@ -1,6 +1,7 @@
-"""eole, the successor of OpenNMT-py, with the same models."""
+"""eole, the successor of OpenNMT-py, with the same models and most of its settings."""
 
-from peers.clock import LABEL_SMOOTHING, Clock, Task
+from peers import opennmt
+from peers.clock import Clock, Task
 
 PACKAGE = "eole"
 INSTALL = (
@@ -36,31 +37,8 @@ PRECISIONS = ("fp32",)
 def config(task: Task) -> dict:
     """The content of its file of settings."""
     size = task.size
-    vocabulary = task.file("vocabulary.txt", "".join(f"{piece}\t1\n" for piece in task.vocabulary()))
-    corpora = {
-        name: {"path_src": str(task.pieces(f"{part}.en")), "path_tgt": str(task.pieces(f"{part}.de")), "transforms": []}
-        for name, part in (("corpus", "train"), ("valid", "valid"))
-    }
-    training = {
-        "model_path": str(task.file("model")),
-        "world_size": 1,
-        "gpu_ranks": [],
-        "num_workers": 0,
-        "batch_type": "tokens",
-        "batch_size": task.batch_tokens,
-        "normalization": "tokens",
-        "bucket_size": 32768,
-        "dropout": [size.dropout],
-        "attention_dropout": [0.0],
-        "compute_dtype": "fp32",
-        "use_amp": False,
-        "optim": "adam",
-        "adam_beta2": 0.998,
-        "label_smoothing": LABEL_SMOOTHING,
-        "train_steps": 10**6,
-        "valid_steps": 10**6,
-        "save_checkpoint_steps": 10**6,
-    }
+    training = opennmt.training(task) | {"model_path": str(task.file("model")), "gpu_ranks": []}
+    training |= {"attention_dropout": [0.0], "compute_dtype": "fp32", "use_amp": False}
     model = {
         "hidden_size": size.dim,
         "layers": size.layers,
@@ -69,28 +47,15 @@ def config(task: Task) -> dict:
         "embeddings": {"word_vec_size": size.dim},
     }
     if size.family == "lstm":
-        training |= {"learning_rate": 0.001, "decay_method": "none", "max_grad_norm": 5}
         model |= {"architecture": "rnn", "rnn_type": "LSTM"}
         model["encoder"] = {"encoder_type": "brnn", "layers": size.layers, "hidden_size": size.dim}
         model["decoder"] = {"decoder_type": "rnn", "layers": size.layers, "hidden_size": size.dim}
         model["decoder"]["global_attention"] = "general"
     else:
-        training |= {"learning_rate": 2.0, "decay_method": "noam", "warmup_steps": 1000, "max_grad_norm": 0}
         training["param_init_method"] = "xavier_uniform"
         model |= {"architecture": "transformer", "heads": size.heads, "transformer_ff": size.ffn_dim}
         model["embeddings"]["position_encoding_type"] = "SinusoidalInterleaved"
-    return {
-        "data": corpora,
-        "save_data": str(task.file("data")),
-        "overwrite": True,
-        "src_vocab": str(vocabulary),
-        "tgt_vocab": str(vocabulary),
-        "share_vocab": True,
-        "seed": task.seed,
-        "report_every": 1,
-        "training": training,
-        "model": model,
-    }
+    return opennmt.text(task) | {"training": training, "model": model}
 
 
 def train(task: Task) -> None:

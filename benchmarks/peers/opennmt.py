@@ -24,50 +24,64 @@ PRECISIONS = ("fp32",)
 PAD = 1
 
 
-def config(task: Task) -> dict:
-    """The content of its file of settings."""
-    size = task.size
+def text(task: Task) -> dict:
+    """What its file of settings says of the text; eole's too."""
     vocabulary = task.file("vocabulary.txt", "".join(f"{piece}\t1\n" for piece in task.vocabulary()))
     corpora = {
         name: {"path_src": str(task.pieces(f"{part}.en")), "path_tgt": str(task.pieces(f"{part}.de")), "transforms": []}
         for name, part in (("corpus", "train"), ("valid", "valid"))
     }
-    found = {
+    return {
         "data": corpora,
         "save_data": str(task.file("data")),
-        "save_model": str(task.file("model")),
         "overwrite": True,
         "src_vocab": str(vocabulary),
         "tgt_vocab": str(vocabulary),
         "share_vocab": True,
-        "share_embeddings": True,
-        "share_decoder_embeddings": True,
+        "seed": task.seed,
+        "report_every": 1,
+    }
+
+
+def training(task: Task) -> dict:
+    """What it says of batches and updates; eole's too."""
+    size = task.size
+    found = {
         "world_size": 1,
         "num_workers": 0,
         "batch_type": "tokens",
         "batch_size": task.batch_tokens,
         "normalization": "tokens",
         "bucket_size": 32768,
-        "hidden_size": size.dim,
-        "word_vec_size": size.dim,
-        "layers": size.layers,
         "dropout": [size.dropout],
         "optim": "adam",
         "adam_beta2": 0.998,
         "label_smoothing": LABEL_SMOOTHING,
-        "seed": task.seed,
-        "report_every": 1,
         "train_steps": 10**6,
         "valid_steps": 10**6,
         "save_checkpoint_steps": 10**6,
     }
     if size.family == "lstm":
-        found |= {"encoder_type": "brnn", "decoder_type": "rnn", "rnn_type": "LSTM", "global_attention": "general"}
         return found | {"learning_rate": 0.001, "decay_method": "none", "max_grad_norm": 5}
+    return found | {"learning_rate": 2.0, "decay_method": "noam", "warmup_steps": 1000, "max_grad_norm": 0}
+
+
+def config(task: Task) -> dict:
+    """The content of its file of settings."""
+    size = task.size
+    found = text(task) | training(task)
+    found |= {"save_model": str(task.file("model")), "share_embeddings": True, "share_decoder_embeddings": True}
+    found |= {"hidden_size": size.dim, "word_vec_size": size.dim, "layers": size.layers}
+    if size.family == "lstm":
+        return found | {
+            "encoder_type": "brnn",
+            "decoder_type": "rnn",
+            "rnn_type": "LSTM",
+            "global_attention": "general",
+        }
     found |= {"encoder_type": "transformer", "decoder_type": "transformer", "heads": size.heads}
     found |= {"transformer_ff": size.ffn_dim, "attention_dropout": [0.0], "position_encoding": True}
-    found |= {"param_init": 0, "param_init_glorot": True, "max_relative_positions": 0, "max_grad_norm": 0}
-    return found | {"learning_rate": 2.0, "decay_method": "noam", "warmup_steps": 1000}
+    return found | {"param_init": 0, "param_init_glorot": True, "max_relative_positions": 0}
 
 
 def train(task: Task) -> None:

@@ -27,7 +27,7 @@ if $smoke; then
     limits=(--max-updates 4 --valid-every 4 --warmup 3 --batch-tokens 1024 --dim 32)
     shorter=(--beam 1 --min-len 2 --max-len 8)
 else
-    [ -f text/test.tgt ] || python3 "$root/data/cnn_dailymail.py" text
+    [ -f text/test.tgt ] || python3 "$root/data/cnn_dailymail.py" text ${from[@]+"${from[@]}"}
 fi
 once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
 once lead.hyp lead lead.hyp sentences 3 '<q>' < text/test.src # with the mark that sentences of summaries have
@@ -39,8 +39,8 @@ for model in "${names[@]}"; do
         coverage) # for a few thousand updates at the end, as in the paper: from the beginning it does harm
             flags=("${lstm[@]}" --coverage --coverage-loss 1 --init-from pointer --lr 0.0001 --warmup 100 --schedule constant
                 --max-updates 4000 --valid-every 500) positions=16384
-            if [ ! -d pointer/best ]; then
-                echo "run.sh: coverage goes on from pointer, which is not there: name both, pointer first" >&2
+            if [ ! -f pointer.hyp ]; then
+                echo "run.sh: coverage goes on from pointer, which is not trained: name both, pointer first" >&2
                 exit 2
             fi ;;
         transformer) flags=(--preset base --head copy --dropout 0.2 --lr 0.0005) positions=32768 ;;
@@ -49,9 +49,9 @@ for model in "${names[@]}"; do
     say "$model on $gpus processes"
     read -ra batch <<< "$(share $positions 16384)"
     distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" "${flags[@]}" ${limits[@]+"${limits[@]}"} ${shorter[@]+"${shorter[@]}"}
-    once "$model.hyp" s2s translate -m "$model" -i text/test.src -o "$model.hyp" --max-src-len 512
+    after "$model" "$model.hyp" s2s translate -m "$model" -i text/test.src -o "$model.hyp" --max-src-len 512
     systems+=("$model=$model.hyp,$model")
-    once "$model.blocked.hyp" s2s translate -m "$model" -i text/test.src -o "$model.blocked.hyp" --max-src-len 512 \
+    after "$model" "$model.blocked.hyp" s2s translate -m "$model" -i text/test.src -o "$model.blocked.hyp" --max-src-len 512 \
         --no-repeat-ngram 3 --may-repeat '<q>'
     systems+=("$model, no trigram twice=$model.blocked.hyp,$model")
 done

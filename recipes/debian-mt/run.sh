@@ -22,7 +22,7 @@ corpus=()
 best=4
 if [ ! -f text/test.ids ]; then
     # shellcheck disable=SC2086 # several suites are several arguments
-    python3 "$root/data/debian.py" text --task translation ${SUITES:+--suite $SUITES} ${LISTS:+--lists "$LISTS"}
+    python3 "$root/data/debian.py" text --task translation ${from[@]+"${from[@]}"} ${SUITES:+--suite $SUITES} ${LISTS:+--lists "$LISTS"}
 fi
 if $smoke; then
     text=corner
@@ -59,16 +59,16 @@ for name in "${names[@]}"; do
     esac
     say "$name"
     s2s train -c "$recipe/s2s.yaml" --data $data --run "$name" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
-    [ -d "$name/averaged" ] || s2s average -m "$name" --best $best -o "$name/averaged"
+    after "$name" "$name/averaged" s2s average -m "$name" --best $best -o "$name/averaged"
     to_german+=("$name=$name/test.hyp.de,$name")
     if [ "$name" = both ]; then
         sed 's/^/<2de> /' $text/test.en > both/test.en
         sed 's/^/<2en> /' $text/test.de > both/test.de
-        once both/test.hyp.de s2s translate -m both/averaged -i both/test.en -o both/test.hyp.de
-        once both/test.hyp.en s2s translate -m both/averaged -i both/test.de -o both/test.hyp.en
+        after both both/test.hyp.de s2s translate -m both/averaged -i both/test.en -o both/test.hyp.de
+        after both both/test.hyp.en s2s translate -m both/averaged -i both/test.de -o both/test.hyp.en
         to_english=("both=both/test.hyp.en,both")
     else
-        once "$name/test.hyp.de" s2s translate -m "$name/averaged" -i $text/test.en -o "$name/test.hyp.de"
+        after "$name" "$name/test.hyp.de" s2s translate -m "$name/averaged" -i $text/test.en -o "$name/test.hyp.de"
     fi
 done
 flags="--bleu --chrf --ter --confidence --paired bootstrap"

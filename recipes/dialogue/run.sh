@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Response generation: the system's next turn in service dialogues, by an LSTM with attention and by a Transformer.
 # Each step is skipped once it is done, so that an interrupted run goes on where it stopped. Then talk to the model:
-#   cd recipes/dialogue && python chat.py work/transformer
+#   .venv/bin/python recipes/dialogue/chat.py recipes/dialogue/work/transformer
 #
 #   bash recipes/dialogue/run.sh [--smoke] [--data DIR] [--work DIR] [lstm|transformer ...]
 #
@@ -15,7 +15,7 @@ source "$(dirname "$0")/../common.sh"
 text=text
 limits=()
 corpus=()
-[ -f text/test.tgt ] || python3 "$root/data/sgd.py" text
+[ -f text/test.tgt ] || python3 "$root/data/sgd.py" text ${from[@]+"${from[@]}"}
 if $smoke; then
     text=corner
     mkdir -p $text
@@ -38,11 +38,11 @@ for model in "${names[@]}"; do
     say "$model"
     s2s train -c "$recipe/s2s.yaml" --run "$model" "${flags[@]}" ${limits[@]+"${limits[@]}"}
     # the likeliest answer; answers by chance, from all words and from the likely ones; the one that most samples are like
-    once "$model/beam.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/beam.hyp"
-    once "$model/sampled.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/sampled.hyp" --samples 1
-    once "$model/top-p.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/top-p.hyp" --samples 1 --top-p 0.9
-    once "$model/mbr.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/mbr.hyp" --samples 16 --mbr chrf
+    after "$model" "$model/beam.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/beam.hyp"
+    after "$model" "$model/sampled.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/sampled.hyp" --samples 1
+    after "$model" "$model/top-p.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/top-p.hyp" --samples 1 --top-p 0.9
+    after "$model" "$model/mbr.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/mbr.hyp" --samples 16 --mbr chrf
     # how likely the model finds the answers that were really given
-    once "$model/forced.tsv" s2s translate -m "$model" -i $text/test.src --force $text/test.tgt --format tsv -o "$model/forced.tsv"
+    after "$model" "$model/forced.tsv" s2s translate -m "$model" -i $text/test.src --force $text/test.tgt --format tsv -o "$model/forced.tsv"
 done
 python3 "$recipe/report.py" $text "${names[@]}"

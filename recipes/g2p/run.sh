@@ -20,7 +20,7 @@ if $smoke; then
     limits=(--max-updates 20 --valid-every 10 --beam 1)
 fi
 
-python3 "$root/data/g2p.py" text
+python3 "$root/data/g2p.py" text ${from[@]+"${from[@]}"}
 for language in "${languages[@]}"; do
     [ -f "text/train.$language.src" ] || { echo "run.sh: there is no language $language, only fre, gre, hun, ice, kor" >&2; exit 2; }
     once "$language/data-bin/dataset.json" s2s preprocess -c "$recipe/s2s.yaml" -o "$language/data-bin" \

@@ -27,7 +27,7 @@ if $smoke; then
     limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 32 --ffn-dim 32)
     best=2
 else
-    [ -f text/test.en ] || python3 "$root/data/iwslt14.py" text
+    [ -f text/test.en ] || python3 "$root/data/iwslt14.py" text ${from[@]+"${from[@]}"}
 fi
 tokenize() { python3 "$root/data/moses.py" --lang en --split-hyphens < "$1" > "$2.part" && mv "$2.part" "$2"; }
 
@@ -43,9 +43,9 @@ for model in "${names[@]}"; do
     say "$model on $gpus processes"
     read -ra batch <<< "$(share 4096 4096)"
     distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
-    [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
-    once "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.de -o "$model/test.hyp"
-    once "$model/test.hyp.tok" tokenize "$model/test.hyp" "$model/test.hyp.tok"
+    after "$model" "$model/averaged" s2s average -m "$model" --best $best -o "$model/averaged"
+    after "$model" "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.de -o "$model/test.hyp"
+    after "$model" "$model/test.hyp.tok" tokenize "$model/test.hyp" "$model/test.hyp.tok"
     systems+=("$model=$model/test.hyp.tok,$model")
 done
 python3 "$root/recipes/results.py" "${systems[@]}" --refs test.tok --flags "--bleu --tokenize none --confidence"

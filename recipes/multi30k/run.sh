@@ -28,7 +28,7 @@ if ! python3 -c 'import sacremoses' 2> /dev/null; then
     exit 2
 fi
 
-python3 "$root/data/multi30k.py" text
+python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
 corpus=() # what a smoke run changes
 limits=()
 num=1000

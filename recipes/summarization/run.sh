@@ -58,13 +58,13 @@ for set in "${sets[@]}"; do
     refs=()
     case $set in
         debian)
-            [ -f text/debian/test.tgt ] || python3 "$root/data/debian.py" text/debian --task summaries
+            [ -f text/debian/test.tgt ] || python3 "$root/data/debian.py" text/debian --task summaries ${from[@]+"${from[@]}"}
             once debian/lead.hyp.full lead debian/lead.hyp.full sentences 1 < text/debian/test.src
             refs=(tgt)
             flags="--rouge --rouge-stem"
             ;;
         dialogsum)
-            [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum
+            [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum ${from[@]+"${from[@]}"}
             once dialogsum/lead.hyp.full lead dialogsum/lead.hyp.full turns 3 < text/dialogsum/test.src
             refs=(ref1 ref2 ref3)
             flags="--rouge --rouge-stem --rouge-multi-ref mean"
@@ -86,8 +86,8 @@ for set in "${sets[@]}"; do
         systems+=("$model=$set/$model.hyp,$set/$model")
         [ ! -f "$set/$model.hyp" ] || continue
         say "$set: $model"
-        if [ "$model" = coverage ] && [ ! -d "$set/pointer/best" ]; then
-            echo "run.sh: coverage goes on from pointer, which is not there: name both, pointer first" >&2
+        if [ "$model" = coverage ] && [ ! -f "$set/pointer.hyp" ]; then
+            echo "run.sh: coverage goes on from pointer, which is not trained: name both, pointer first" >&2
             exit 2
         fi
         if [ "$model" = pretrained ]; then

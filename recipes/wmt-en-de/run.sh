@@ -31,7 +31,7 @@ if $smoke; then
     limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 32 --heads 2 --ffn-dim 32)
     best=2
 else
-    [ -f text/test.de ] || python3 "$root/data/wmt14.py" text
+    [ -f text/test.de ] || python3 "$root/data/wmt14.py" text ${from[@]+"${from[@]}"}
 fi
 once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
 systems=()
@@ -45,8 +45,8 @@ for model in "${names[@]}"; do
     read -ra batch <<< "$(share 32768 4096)"
     distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" "${flags[@]}" \
         ${limits[@]+"${limits[@]}"}
-    [ -d "$model/averaged" ] || s2s average -m "$model" --best $best -o "$model/averaged"
-    once "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.en -o "$model/test.hyp"
+    after "$model" "$model/averaged" s2s average -m "$model" --best $best -o "$model/averaged"
+    after "$model" "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.en -o "$model/test.hyp"
     systems+=("$model=$model/test.hyp,$model")
 done
 python3 "$root/recipes/results.py" "${systems[@]}" --refs text/test.de --flags "--bleu --chrf --confidence"

@@ -23,6 +23,8 @@ from s2s_cli.config import AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
 
+_TRAINING = ("layer_drop", "coverage_loss", "init")  # settings of a model that, as those of dropout, change no shape
+
 
 def average(settings: AverageSettings) -> None:
     """The subcommand: choose bundles, check that they belong together, write their average."""
@@ -89,7 +91,7 @@ def _check_alike(first: Bundle, other: Bundle) -> None:
         for key in sorted({*ours, *theirs})
         if ours.get(key) != theirs.get(key)
     ]
-    different = [text for text in different if "dropout" not in text.split()[0]]
+    different = [text for text in different if "dropout" not in text.split()[0] and text.split()[0] not in _TRAINING]
     if different:
         raise BundleError(f"{first.path} and {other.path} are models of different shapes: {'; '.join(different)}")
 

@@ -9,12 +9,13 @@ from s2s_cli.config.model import ArchitectureSettings, ModelSettings, RnnSetting
 from s2s_cli.config.plot import PlotSettings
 from s2s_cli.config.preprocess import PreprocessSettings
 from s2s_cli.config.score import ScoreSettings
-from s2s_cli.config.section import LOWER_IS_BETTER, Flag, Section, ValidMetric
+from s2s_cli.config.section import LOWER_IS_BETTER, METRICS, Flag, Section, ValidMetric
 from s2s_cli.config.train import NoiseSettings, Part, RuntimeSettings, TrainSettings
 from s2s_cli.config.translate import SearchSettings, TranslateSettings
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "METRICS",
     "ArchitectureSettings",
     "AverageSettings",
     "Config",

@@ -5,14 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from s2s_cli.config.section import Flag, Rate, Section, Target
+from s2s_cli.config.section import Flag, Rate, Section, Target, TextMetric
 
-# fmt: off
-Curve = Literal[
-    "loss", "ppl", "criterion", "lr", "grad_norm", "tokens_per_second", "consistency",
-    "bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum",
-]
-# fmt: on
+Curve = Literal["loss", "ppl", "criterion", "lr", "grad_norm", "tokens_per_second", "consistency", TextMetric]
 
 
 class PlotSettings(Section):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -42,5 +42,7 @@ def _with_a_name(path: Path) -> Path:
 Target = Annotated[Path, AfterValidator(_with_a_name)]  # what is written beside its name and then takes it
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-ValidMetric = Literal["loss", "bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+TextMetric = Literal["bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+ValidMetric = Literal["loss", TextMetric]
+METRICS: tuple[str, ...] = get_args(TextMetric)
 LOWER_IS_BETTER = ("loss", "ter", "wer")

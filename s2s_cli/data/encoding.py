@@ -4,12 +4,11 @@ Blocks go out and come back in order, a few at a time, so that memory does not g
 same for any number of processes. This room writes no files.
 """
 
-import multiprocessing
 import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -23,7 +22,7 @@ from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import DataError
-from s2s_cli.worker import become_worker, signals_wait
+from s2s_cli.worker import call, start_pool
 
 Ids = npt.NDArray[np.int32]
 
@@ -112,14 +111,11 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
         yield from map(encoder, blocks)
         return
     # Forked workers start at once, with the vocabulary in memory that they share; macOS's own libraries forbid forking.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder,))
+    pool = start_pool(encoder, workers, "fork" if sys.platform == "linux" else "spawn")
     waiting: deque[Future[Encoded]] = deque()
     try:
-        with signals_wait():
-            pool.submit(bool)  # the first job forks them all
         for block in blocks:
-            waiting.append(pool.submit(_work, block))
+            waiting.append(pool.submit(call, block))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -135,19 +131,6 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_worker: Encoder  # in a worker process, set once when it starts
-
-
-def _start_worker(encoder: Encoder) -> None:
-    global _worker
-    _worker = encoder
-    become_worker()
-
-
-def _work(block: Block) -> Encoded:
-    return _worker(block)
 
 
 def _encode(vocab: Vocab, texts: Sequence[str], truncate: int) -> tuple[Rows, Lengths]:

@@ -68,8 +68,9 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
             vocabs = _vocabs(settings, inputs)
             vocabs.save(folder / "vocab")
             valid_account = _write_valid(inputs, vocabs, folder)
-        num_lines = [0] * len(inputs.train)
-        encoder = Encoder(vocabs, limits, inputs.tags)
+        with ranks.step():  # in which the others read what is written now
+            num_lines = [0] * len(inputs.train)
+            encoder = Encoder(vocabs, limits, inputs.tags)
         encoded = ranks.encode(_counted(read_blocks(inputs.train), num_lines), encoder, settings.workers, scratch)
         with ranks.step():
             account = _write_train(encoded, encoder, lambda line: inputs.where(line, num_lines), folder, scratch)
@@ -83,8 +84,9 @@ def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
     folder = beside(settings.out)
     with ranks.step():
         pass
-    inputs = Inputs.of(settings, folder)
-    encoder = Encoder(Vocabs.load(folder / "vocab"), Limits.of(settings, inputs.held_out()), inputs.tags)
+    with ranks.step():
+        inputs = Inputs.of(settings, folder)
+        encoder = Encoder(Vocabs.load(folder / "vocab"), Limits.of(settings, inputs.held_out()), inputs.tags)
     ranks.encode(read_blocks(inputs.train), encoder, settings.workers, folder / ".scratch")
     with ranks.step():
         return {"summary": []}

@@ -7,19 +7,21 @@ through files beside the dataset, on a disk that all ranks see; they are numbers
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from s2s_cli.config import RuntimeSettings
 from s2s_cli.data.corpus import Block
 from s2s_cli.data.encoding import Encoded, Encoder, Rows, available_cores, encode_blocks
 from s2s_cli.data.report import Account, Found, Side
-from s2s_cli.errors import S2SError
+
+if TYPE_CHECKING:
+    from s2s_cli.runtime import Runtime
 
 
 class Ranks:
@@ -27,40 +29,26 @@ class Ranks:
 
     def __init__(self) -> None:
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self._runtime: Runtime | None = None
 
     def __enter__(self) -> "Ranks":
         if self.world > 1:
-            import torch.distributed  # only here: a command on one machine starts without torch
+            from s2s_cli.runtime import Runtime  # only here: a command on one machine starts without torch
 
-            torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+            self._runtime = Runtime.start(RuntimeSettings(device="cpu", precision="fp32"), join=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.world > 1:
-            import torch.distributed
+        if self._runtime is not None:
+            self._runtime.close()
 
-            torch.distributed.destroy_process_group()
+    def step(self) -> AbstractContextManager[None]:
+        """See `Runtime.step`."""
+        return nullcontext() if self._runtime is None else self._runtime.step()
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """A part of the work that all ranks leave together; if the user's mistake ended it in one, it ends in all.
-
-        Only the rank that found the mistake tells of it; the others exit with the same code.
-        """
-        error = None
-        try:
-            yield
-        except S2SError as found:
-            error = found
-        if self.world > 1:
-            import torch.distributed
-
-            failed: list[bool] = [False] * self.world
-            torch.distributed.all_gather_object(failed, error is not None)
-            if any(failed) and error is None:
-                raise SystemExit(2)
-        if error is not None:
-            raise error
+    def each(self, value: Any) -> list[Any]:
+        """The value of every rank, which JSON can hold, in the order of ranks, in all of them."""
+        return [value] if self._runtime is None else [self._runtime.share(value, rank) for rank in range(self.world)]
 
     def encode(self, blocks: Iterator[Block], encoder: Encoder, workers: int, folder: Path) -> Iterator[Encoded]:
         """Encode blocks with all ranks. The first gets them all, in order; the others get nothing."""

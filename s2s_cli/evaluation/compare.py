@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2s_cli.config import ScoreSettings
+from s2s_cli.config import METRICS, ScoreSettings
 from s2s_cli.evaluation.metrics import Metric, Score, build_metric, score_of
 from s2s_cli.evaluation.significance import (
     Interval,
@@ -56,16 +56,8 @@ class Comparison:
 
 def chosen_metrics(settings: ScoreSettings) -> list[str]:
     """Names of the metrics that were asked for; all of them where none was."""
-    groups = {
-        "bleu": (settings.bleu, ["bleu"]),
-        "chrf": (settings.chrf, ["chrf"]),
-        "ter": (settings.ter, ["ter"]),
-        "wer": (settings.wer, ["wer"]),
-        "exact": (settings.exact, ["exact"]),
-        "rouge": (settings.rouge, ["rouge1", "rouge2", "rougeL", "rougeLsum"]),
-    }
-    every = not any(named for named, _ in groups.values())
-    return [name for named, names in groups.values() if named or every for name in names]
+    named = [name for name in METRICS if getattr(settings, "rouge" if name.startswith("rouge") else name)]
+    return named or list(METRICS)
 
 
 def compare(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -> list[Comparison]:

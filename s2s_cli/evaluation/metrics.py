@@ -12,11 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from s2s_cli.config import ScoreSettings
+from s2s_cli.config import METRICS, ScoreSettings
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation.error_rates import ExactMatch, WordErrors
-
-METRICS = ("bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 @dataclass(frozen=True)

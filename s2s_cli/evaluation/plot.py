@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s2s_cli.config import LOWER_IS_BETTER, PlotSettings
+from s2s_cli.config import LOWER_IS_BETTER, METRICS, PlotSettings
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.files import whole_file
 
@@ -33,7 +33,6 @@ _LABELS = {
     **{"bleu": "BLEU", "chrf": "chrF", "ter": "TER (%)", "wer": "word error rate (%)"},
     **{"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"},
 }
-_METRICS = ("bleu", "chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum")
 _POSITIONS = {"updates": "update", "epochs": "epoch", "hours": "elapsed"}  # and the key of `metrics.jsonl`
 Points = tuple[list[float], list[float]]
 
@@ -61,7 +60,7 @@ class Run:
     @property
     def metrics(self) -> list[str]:
         """What its validations measured beside the loss."""
-        return [name for name in _METRICS if any(name in record for record in self.records.get("valid", []))]
+        return [name for name in METRICS if any(name in record for record in self.records.get("valid", []))]
 
 
 def plot(settings: PlotSettings) -> None:

@@ -15,9 +15,9 @@ from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation import report
 from s2s_cli.evaluation.compare import Systems, chosen_metrics, compare, sentence_values
-from s2s_cli.evaluation.metrics import METRICS, Metric, Score, build_metric, corpus_score
+from s2s_cli.evaluation.metrics import Metric, Score, build_metric, corpus_score
 
-__all__ = ["METRICS", "Score", "corpus_score", "score"]
+__all__ = ["Score", "corpus_score", "score"]
 
 
 def score(settings: ScoreSettings) -> None:

@@ -4,13 +4,12 @@ Like the loss of one pass in `heads.py`, it is computed a chunk of positions at 
 batch. What makes the two passes differ (dropout, cut tokens) is the business of the objective in `training/`.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from s2s_cli.models.heads import CHUNK, Attended, SoftmaxHead
+from s2s_cli.models.heads import Attended, SoftmaxHead, by_chunks
 
 
 class Pull(NamedTuple):
@@ -45,17 +44,15 @@ def pair_loss(
     log-probabilities are made again on the way back.
     """
     if attended is None:
-        return PairLoss(*_ChunkedPairs.apply(hidden, head.weight, head.bias, targets, label_smoothing, pull))
-    pairs = [t.unflatten(0, (2, -1)) for t in (hidden, attended.weights, attended.pieces)]
-    size = max(1, CHUNK // head.weight.shape[0] // 2)
-    parts = zip(*(t.split(size, dim=1) for t in pairs), targets.split(size), strict=True)
+        loss = partial(_pair_gradient, label_smoothing, pull)
+        return PairLoss(*head.chunked(hidden, targets, 2, 3, loss))
 
     def chunk(hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor) -> PairLoss:
-        where = Attended(weights.flatten(0, 1), pieces.flatten(0, 1))
-        return plain_pair_loss(head.logp(hidden.flatten(0, 1), where), targets, label_smoothing, pull)
+        hidden, weights, pieces = (pair.transpose(0, 1).flatten(0, 1) for pair in (hidden, weights, pieces))
+        return plain_pair_loss(head.logp(hidden, Attended(weights, pieces)), targets, label_smoothing, pull)
 
-    sums = [checkpoint(chunk, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-    total, nll, divergence = (torch.stack(column).sum() for column in zip(*sums, strict=True))
+    pairs = (one.unflatten(0, (2, -1)).transpose(0, 1) for one in (hidden, attended.weights, attended.pieces))
+    total, nll, divergence = by_chunks(chunk, 2 * len(head.weight), *pairs, targets)
     return PairLoss(total, nll.detach(), divergence.detach())
 
 
@@ -73,50 +70,12 @@ def plain_pair_loss(logp: Tensor, targets: Tensor, label_smoothing: float, pull:
     return PairLoss(total + pull.weight * divergence, nll, divergence)
 
 
-class _ChunkedPairs(torch.autograd.Function):
-    """Output layer and loss of two passes in one, a chunk of positions at a time, like `heads._ChunkedCrossEntropy`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, label_smoothing: float, pull: Pull
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        sums = torch.zeros(3, dtype=torch.float32, device=hidden.device)
-        with torch.autocast(device, enabled=False):
-            h, w, b = hidden.to(dtype).unflatten(0, (2, -1)), weight.to(dtype), bias.to(dtype)
-            grad_h = torch.empty_like(h)
-            grad_w, grad_b = (torch.zeros_like(t, dtype=torch.float32) for t in (weight, bias))
-            size = max(1, CHUNK // weight.shape[0] // 2)
-            for begin in range(0, h.shape[1], size):
-                rows = slice(begin, begin + size)
-                part = h[:, rows].flatten(0, 1)
-                logits = torch.addmm(b, part, w.t())
-                grad = _pair_gradient(
-                    torch.log_softmax(logits, dim=-1, dtype=torch.float32), targets[rows], label_smoothing, pull, sums
-                )
-                grad_b += grad.sum(dim=0)
-                grad = grad.to(dtype)
-                grad_h[:, rows] = (grad @ w).unflatten(0, (2, -1))
-                if dtype == torch.float32:
-                    grad_w.addmm_(grad.t(), part)
-                else:
-                    grad_w += grad.t() @ part
-        ctx.save_for_backward(grad_h.flatten(0, 1), grad_w, grad_b)
-        ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
-        total, nll, divergence = sums.unbind()
-        ctx.mark_non_differentiable(nll, divergence)
-        return total.clone(), nll.clone(), divergence.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        h, w, b = ((grad * grad_total).to(dtype) for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
-        return h, w, b, None, None, None
-
-
-def _pair_gradient(logp: Tensor, targets: Tensor, label_smoothing: float, pull: Pull, sums: Tensor) -> Tensor:
-    """d loss / d logits [2m, V] from log-probabilities [2m, V]; adds the loss, cross-entropy and divergence to `sums` [3]."""
-    vocab = logp.shape[1]
+def _pair_gradient(
+    label_smoothing: float, pull: Pull, logits: Tensor, targets: Tensor, sums: Tensor, _needs_grad: bool
+) -> Tensor:
+    """For `SoftmaxHead.chunked`: adds the loss, the cross-entropy and the divergence of the passes."""
+    vocab = logits.shape[1]
+    logp = logits.log_softmax(dim=-1)
     prob = logp.exp()
     grad = prob.clone()
     for half, share in enumerate(pull.shares):  # share · (p - (1-ε)·onehot - ε/V)

@@ -5,6 +5,7 @@ they would be the largest tensor of a training step by far.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from s2s_cli.config import ArchitectureSettings
 
 CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
 _NOTHING = 1e-30  # for the logarithm of a probability that may be 0
+
+_OfLogits = Callable[[Tensor, Tensor, Tensor, bool], Tensor | None]
 
 
 class Attended(NamedTuple):
@@ -66,8 +69,18 @@ class SoftmaxHead(nn.Module):
 
         The smoothed target gives 1 - ε to the reference and spreads ε over all V pieces (Szegedy et al. 2016).
         """
-        total, nll = _ChunkedCrossEntropy.apply(hidden, self.weight, self.bias, targets, label_smoothing)
+        total, nll = self.chunked(hidden, targets, 1, 2, partial(_cross_entropy, label_smoothing))
         return total, nll
+
+    def chunked(self, hidden: Tensor, targets: Tensor, passes: int, num_sums: int, of: _OfLogits) -> tuple[Tensor, ...]:
+        """Output layer and a loss from its logits in one, few positions at a time: `num_sums` sums, the loss first.
+
+        `hidden` [P·M, D] has the M positions of `passes` passes one after the other, `targets` is [M]. Of m of these, `of` gets
+        logits [P·m, V] in fp32, targets [m], the sums, to add to, and whether anybody needs gradients; then it returns
+        d loss / d logits, for which it may use the logits' memory.
+        """
+        sums: tuple[Tensor, ...] = _Chunked.apply(hidden, self.weight, self.bias, targets, passes, num_sums, of)
+        return sums
 
 
 class CopyHead(SoftmaxHead):
@@ -99,17 +112,12 @@ class CopyHead(SoftmaxHead):
     ) -> tuple[Tensor, Tensor]:
         """See `SoftmaxHead.loss`. A chunk's log-probabilities are made again on the way back rather than kept."""
         assert attended is not None
-        size = max(1, CHUNK // self.weight.shape[0])
-        parts = zip(*(t.split(size) for t in (hidden, attended.weights, attended.pieces, targets)), strict=True)
-        sums = [
-            checkpoint(self._chunk, *part, label_smoothing, use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
-        total, nll = (torch.stack(column).sum() for column in zip(*sums, strict=True))
+        of = partial(self._chunk, label_smoothing)
+        total, nll = by_chunks(of, len(self.weight), hidden, attended.weights, attended.pieces, targets)
         return total, nll.detach()
 
     def _chunk(
-        self, hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor, label_smoothing: float
+        self, label_smoothing: float, hidden: Tensor, weights: Tensor, pieces: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss of a chunk from `logp` at few pieces alone: the target, and those of the source, where alone it differs
         from the softmax by more than the gate.
@@ -139,67 +147,88 @@ def coverage_loss(weights: Tensor) -> Tensor:
     return torch.minimum(weights, weights.cumsum(dim=1) - weights).sum(dim=2)
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Output layer and loss in one, a chunk of rows at a time; gradients are computed on the way forward.
+def by_chunks(of: Callable[..., tuple[Tensor, ...]], num_logits: int, *tensors: Tensor) -> list[Tensor]:
+    """The sums that `of` makes of tensors [M, …], added up over parts of them whose logits, `num_logits` a position, are few.
 
-    What the forward pass keeps is the size of the parameters and of `hidden`, never M × V.
+    What `of` computes of a part is not kept for the way back, but made again there.
     """
+    parts = zip(*(tensor.split(max(1, CHUNK // num_logits)) for tensor in tensors), strict=True)
+    sums = [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return [torch.stack(column).sum() for column in zip(*sums, strict=True)]
+
+
+class _Chunked(torch.autograd.Function):
+    """See `SoftmaxHead.chunked`. The forward pass keeps no more than is the size of the parameters and of `hidden`."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, label_smoothing: float
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        passes: int,
+        num_sums: int,
+        of: _OfLogits,
+    ) -> tuple[Tensor, ...]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        needs_grad = any(ctx.needs_input_grad[:3])
-        num_rows, vocab = hidden.shape[0], weight.shape[0]
+        grads = ctx.needs_input_grad[:3]  # of frozen ones, none
+        sums = torch.zeros(num_sums, dtype=torch.float32, device=hidden.device)
         with torch.autocast(device, enabled=False):
-            h, w, b = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
-            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            nll = torch.zeros_like(total)
-            grads = ctx.needs_input_grad  # of frozen ones, none
+            h, w, b = hidden.to(dtype).unflatten(0, (passes, -1)), weight.to(dtype), bias.to(dtype)
             grad_h = torch.empty_like(h) if grads[0] else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if grads[1] else None
             grad_b = torch.zeros_like(bias, dtype=torch.float32) if grads[2] else None
-            size = max(1, CHUNK // vocab)
-            for begin in range(0, num_rows, size):
+            size = max(1, CHUNK // len(weight) // passes)
+            for begin in range(0, len(targets), size):
                 rows = slice(begin, begin + size)
-                target = targets[rows, None]
-                # One exponential for loss and gradient: log p = z - log Σ exp z, p = exp z / Σ exp z, where z is at most 0.
-                z = torch.addmm(b, h[rows], w.t()).float()
-                z -= z.amax(dim=-1, keepdim=True)
-                reference = z.gather(1, target)
-                mean = z.mean(dim=-1) if label_smoothing else 0.0
-                grad = z.exp_()
-                sums = grad.sum(dim=-1, keepdim=True)
-                logs = sums.log().squeeze(1)
-                nll += logs.sum() - reference.sum()
-                if label_smoothing:
-                    total += (logs - mean).sum() * label_smoothing
-                if not needs_grad:
+                part = h[:, rows].flatten(0, 1)
+                grad = of(torch.addmm(b, part, w.t()).float(), targets[rows], sums, any(grads))
+                if grad is None:
                     continue
-                # d loss / d logits = p - (1-ε)·onehot - ε/V
-                grad *= 1.0 / sums
-                if label_smoothing:
-                    grad -= label_smoothing / vocab
-                grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))
                 if grad_b is not None:
                     grad_b += grad.sum(dim=0)
                 grad = grad.to(dtype)
                 if grad_h is not None:
-                    torch.mm(grad, w, out=grad_h[rows])
+                    grad_h[:, rows] = (grad @ w).unflatten(0, (passes, -1))
                 if grad_w is not None and dtype == torch.float32:
-                    grad_w.addmm_(grad.t(), h[rows])
+                    grad_w.addmm_(grad.t(), part)
                 elif grad_w is not None:
-                    grad_w += grad.t() @ h[rows]
-            total += nll * (1.0 - label_smoothing)
-        if needs_grad:
-            ctx.save_for_backward(grad_h, grad_w, grad_b)
+                    grad_w += grad.t() @ part
+        if any(grads):
+            ctx.save_for_backward(None if grad_h is None else grad_h.flatten(0, 1), grad_w, grad_b)
             ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
-        ctx.mark_non_differentiable(nll)
-        return total, nll
+        loss, *others = (one.clone() for one in sums.unbind())
+        ctx.mark_non_differentiable(*others)
+        return loss, *others
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *(None if grad is None else (grad * grad_total).to(dtype) for grad, dtype in pairs), None, None
+        return *(None if grad is None else (grad * grad_loss).to(dtype) for grad, dtype in pairs), *[None] * 4
+
+
+def _cross_entropy(label_smoothing: float, z: Tensor, targets: Tensor, sums: Tensor, needs_grad: bool) -> Tensor | None:
+    """For `SoftmaxHead.chunked`: adds the label-smoothed cross-entropy and the plain one.
+
+    One exponential serves loss and gradient: log p = z - log Σ exp z, p = exp z / Σ exp z, where z is at most 0.
+    """
+    vocab, target = z.shape[1], targets[:, None]
+    z -= z.amax(dim=-1, keepdim=True)
+    reference = z.gather(1, target)
+    mean = z.mean(dim=-1) if label_smoothing else 0.0
+    grad = z.exp_()
+    total = grad.sum(dim=-1, keepdim=True)
+    logs = total.log().squeeze(1)
+    cross = logs.sum() - reference.sum()
+    sums[1] += cross
+    sums[0] += (1.0 - label_smoothing) * cross
+    if label_smoothing:
+        sums[0] += label_smoothing * (logs - mean).sum()
+    if not needs_grad:
+        return None
+    grad *= 1.0 / total  # p - (1-ε)·onehot - ε/V
+    if label_smoothing:
+        grad -= label_smoothing / vocab
+    return grad.scatter_add_(1, target, grad.new_full(target.shape, label_smoothing - 1.0))

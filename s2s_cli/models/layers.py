@@ -201,7 +201,9 @@ class Attention(nn.Module):
         if q.device.type == "cuda":
             rate = self.dropout.rate if self.training else 0.0
             mask = None if bias is None else bias.to(q.dtype)
-            k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
+            k, v = kv
+            if self.heads != self.kv_heads:
+                k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=1.0)
             return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.

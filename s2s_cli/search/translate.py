@@ -191,10 +191,8 @@ def _together(seen: Seen, ranks: Ranks) -> Seen:
     """The account of all processes."""
     if ranks.world == 1:
         return seen
-    accounts: list[Any] = [None] * ranks.world
-    torch.distributed.all_gather_object(accounts, asdict(seen))
     whole = Seen()
-    for part in accounts:
+    for part in ranks.each(asdict(seen)):
         whole.add(part)
     return whole
 

@@ -5,7 +5,6 @@ this process, models included, which they share in memory; what crosses over are
 models nor text.
 """
 
-import multiprocessing
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import torch
 
 from s2s_cli.errors import S2SError
 from s2s_cli.runtime import keep_memory
-from s2s_cli.worker import become_worker, signals_wait
+from s2s_cli.worker import call, start_pool
 
 Work = Callable[..., Any]
 
@@ -45,7 +44,7 @@ class Workers:
             pool = self._pool or self._start()
             while True:
                 while len(running) < 2 * self.num and (next_one := next(left, None)) is not None:
-                    running[pool.submit(_call, *next_one[1])] = next_one[0]
+                    running[pool.submit(call, *next_one[1])] = next_one[0]
                 if not running:
                     return
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -61,11 +60,8 @@ class Workers:
             raise
 
     def _start(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(self.num, context, initializer=_start, initargs=(self._work,))
+        self._pool = start_pool(self._work, self.num, first=_first)
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-        with signals_wait():
-            self._pool.submit(bool)  # the first job starts them all
         return self._pool
 
     def close(self) -> None:
@@ -82,16 +78,6 @@ class Workers:
             self.close()
 
 
-_worker: Work  # in a worker process, set once when it starts
-
-
-def _start(work: Work) -> None:
-    global _worker
-    _worker = work
-    become_worker()
+def _first() -> None:
     keep_memory()
     torch.set_num_threads(1)
-
-
-def _call(*args: Any) -> Any:
-    return _worker(*args)

@@ -4,6 +4,7 @@ The files are made anew from `metrics.jsonl` whenever a command begins, so that 
 run was interrupted, and all of them where TensorBoard was asked for late.
 """
 
+import atexit
 import json
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ class Board:
             old.unlink()
         # A TensorBoard that looks on while a run goes on again forgets what it has seen of it.
         self._writer = SummaryWriter(str(run), purge_step=0, flush_secs=10)
+        atexit.register(self._writer.close)  # which writes what is left
         metrics = run / "metrics.jsonl"
         if metrics.exists():
             for line in metrics.read_text(encoding="utf-8").split("\n")[:-1]:
@@ -39,7 +41,3 @@ class Board:
         for name, value in numbers.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{kind}/{name}", value, update, walltime=when)
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()

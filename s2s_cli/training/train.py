@@ -96,8 +96,8 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
 
 
 def _scores_miss_case(config: Config, dataset: Dataset) -> bool:
-    """Whether no output can score what its reference would, for want of upper case. ROUGE knows no case."""
-    blind = config.score.lowercase or config.train.valid_metric.startswith(("loss", "rouge"))
+    """Whether no output can score what its reference would, for want of upper case. ROUGE knows none, TER only if told to."""
+    blind = config.score.lowercase or config.train.valid_metric.startswith(("loss", "rouge", "ter"))
     return dataset.vocabs.tgt.rules.lowercase and not blind and any(line != line.lower() for line in dataset.valid_tgt)
 
 

@@ -75,6 +75,16 @@ def test_bare_commands_on_a_settings_file(s2s: Zygote, tmp_path: Path) -> None:
     assert "run: exp  # s2s.yaml:9" in shown
 
 
+def test_config_shows_what_train_would_take(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """The preset too, once there is a corpus, whose size chooses it."""
+    shown = s2s.run("config", cwd=home)
+    assert "preset: tiny  # chosen by corpus size" in shown.out.decode()
+    assert "dim: 128  # preset tiny" in shown.out.decode()
+    before = s2s.run("config", cwd=tmp_path)
+    assert (before.code, "dim: 512  # default" in before.out.decode()) == (0, True)
+    assert "without the preset" in before.err
+
+
 @pytest.mark.parametrize("which", ["best", "checkpoints/step-0000120"])
 def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path, run: Path, which: str) -> None:
     """To the last digit, with the same signature."""
@@ -240,7 +250,8 @@ def test_help_and_score_import_no_torch(home: Path) -> None:
         "print(*sorted(sys.modules), file=sys.stderr)"
     )
     heavy = {"torch", "numpy", "safetensors", "sentencepiece", "sacrebleu", "rouge_score"}
-    cases = [(["--help"], heavy), (["train", "--help"], heavy), (["config"], heavy), (["--version"], heavy)]
+    cases = [(["--help"], heavy), (["train", "--help"], heavy), (["--version"], heavy)]
+    cases.append((["config"], heavy - {"numpy", "sentencepiece"}))
     cases.append((["score", "--bleu", "-i", "test.tgt"], {"torch", "safetensors", "sentencepiece"}))
     for arguments, unwanted in cases:
         done = subprocess.run(

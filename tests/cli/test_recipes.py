@@ -80,11 +80,14 @@ def test_what_the_scripts_share(flags: list[str], tmp_path: Path) -> None:
     script.write_text(
         'set -euo pipefail\nsource "$(dirname "$0")/../common.sh"\n'
         'once made sh -c "echo first > made"\nonce made sh -c "echo second > made"\necho "$S2S_RECIPE; $(cat made); $PWD"\n'
+        "state=run/last/training/state.json; mkdir -p run/last/training\n"
+        'touch -t 202001010000 $state\nafter run of sh -c "echo trained >> of"\nafter run of sh -c "echo nothing >> of"\n'
+        'touch -t 203801010000 $state\nafter run of sh -c "echo further >> of"\necho $(cat of)\n'
     )
     done = recipe(script, *flags, "--work", tmp_path / "work")
     assert done.returncode == 0, done.stderr
     command = " ".join(["GPUS=1 bash recipes/mine/run.sh", *flags])
-    assert done.stdout == f"{command}; first; {tmp_path / 'work'}{'-smoke' * ('--smoke' in flags)}\n"
+    assert done.stdout == f"{command}; first; {tmp_path / 'work'}{'-smoke' * ('--smoke' in flags)}\ntrained further\n"
 
 
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if "common.sh" in s.read_text()], ids=name_of)

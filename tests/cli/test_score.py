@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from s2s_cli.cli import main
-from s2s_cli.evaluation.score import METRICS, corpus_score
+from s2s_cli.config import METRICS
+from s2s_cli.evaluation.score import corpus_score
 
 REFS = [
     "The dog runs over the old bridge.",

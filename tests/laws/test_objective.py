@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from s2s_cli.config import RnnSettings, TrainSettings, TransformerSettings
 from s2s_cli.data.loader import Batch
-from s2s_cli.models import consistency
+from s2s_cli.models import heads
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.consistency import Pull, pair_loss, plain_pair_loss
@@ -140,11 +140,11 @@ def test_chunks_are_the_whole(num: int, vocab: int, smoothing: float, both: bool
     head = SoftmaxHead(torch.nn.Embedding(vocab, 6))
     hidden, targets = torch.randn(2 * num, 6, requires_grad=True), torch.randint(vocab, (num,))
     pull, leaves = Pull(3.0, both), [hidden, head.weight, head.bias]
-    before, consistency.CHUNK = consistency.CHUNK, chunk
+    before, heads.CHUNK = heads.CHUNK, chunk
     try:
         ours = pair_loss(head, hidden, None, targets, smoothing, pull)
     finally:
-        consistency.CHUNK = before
+        heads.CHUNK = before
     logp = head.logp(hidden)
     p, q = logp.chunk(2)
     plain = plain_pair_loss(logp, targets, smoothing, pull)
@@ -164,7 +164,7 @@ def test_chunks_are_the_whole(num: int, vocab: int, smoothing: float, both: bool
 @pytest.mark.parametrize("kind", ["transformer", "transformer, copy"])
 def test_no_logits_of_a_whole_batch(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is kept for the way back is as large as the logits of all positions would be."""
-    monkeypatch.setattr(consistency, "CHUNK", 20 * VOCAB)
+    monkeypatch.setattr(heads, "CHUNK", 20 * VOCAB)
     model, batch = model_of(kind, 0.1), a_batch(60)
     kept: list[int] = []
     seen = lambda tensor: kept.append(tensor.numel()) or tensor  # noqa: E731

@@ -175,7 +175,8 @@ def test_presets_by_name_and_by_corpus_size() -> None:
 
 def test_described_settings_are_those_settings(tmp_path: Path) -> None:
     """What `s2s config` prints is an s2s.yaml that means the same."""
-    values = configio.with_preset(gathered(tmp_path, "train: {lr: 0.25}", sets=("model.family=rnn",)), "rnn")
+    long = f"translate: {{prefix_text: {'word ' * 40}end}}\ntrain: {{lr: 0.25}}"
+    values = configio.with_preset(gathered(tmp_path, long, sets=("model.family=rnn",)), "rnn")
     config = configio.build(values)
     text = configio.describe(values, config)
     assert "lr: 0.25  # " in text

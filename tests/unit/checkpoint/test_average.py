@@ -48,6 +48,13 @@ def test_average_is_the_mean_and_order_is_nothing(tmp_path: Path, vocabs: Vocabs
     assert open_bundle(tmp_path / "mean").search.beam == 4, "the first one's search settings"
 
 
+def test_settings_that_change_no_shape_may_differ(tmp_path: Path, vocabs: Vocabs) -> None:
+    first = save(tmp_path / "a", vocabs, 1)
+    other = MODEL.model_copy(update={"dropout": 0.5, "attention_dropout": 0.2, "layer_drop": 0.1, "init": "depth"})
+    save_bundle(tmp_path / "b", weights_of(random_model(vocabs, 2)), other, SearchSettings(), vocabs, {})
+    assert average_of(tmp_path, first, tmp_path / "b").keys() == weights_of(random_model(vocabs, 1)).keys()
+
+
 def test_different_models_are_refused(tmp_path: Path, vocabs: Vocabs) -> None:
     first = save(tmp_path / "a", vocabs, 1)
     wider = MODEL.model_copy(update={"ffn_dim": 32})

@@ -25,23 +25,45 @@ except S2SError as error:
 """
 
 
+FULL_DISK = """
+from s2s_cli.data.ranks import Ranks
+with Ranks() as ranks:
+    with ranks.step():
+        if ranks.rank:
+            raise OSError(28, "No space left on device")
+    print("went on")
+"""
+
+
 def run_ranks(settings: PreprocessSettings, world: int) -> list[tuple[int, str]]:
+    """What `preprocess` does in ranks."""
+    return processes(RANK, settings.model_dump_json(), world=world)
+
+
+def processes(program: str, *arguments: str, world: int) -> list[tuple[int, str]]:
     """Exit code and message of each rank, in the environment that torchrun makes for them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    processes = [
+    started = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, settings.model_dump_json()],
+            [sys.executable, "-c", program, *arguments],
             env=common | {"RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(world)
     ]
-    messages = [process.communicate(timeout=300)[1] for process in processes]
-    return [(process.returncode, message) for process, message in zip(processes, messages, strict=True)]
+    messages = [process.communicate(timeout=300)[1] for process in started]
+    return [(process.returncode, message) for process, message in zip(started, messages, strict=True)]
+
+
+def test_a_disk_that_is_full_for_one_ends_all() -> None:
+    (first, quiet), (second, message) = processes(FULL_DISK, world=2)
+    assert (first, second) == (2, 1)
+    assert "Traceback" not in quiet
+    assert "No space left on device" in message
 
 
 def test_ranks_write_what_one_process_writes(corpus: Corpus, tmp_path: Path) -> None:

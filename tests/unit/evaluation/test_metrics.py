@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s_cli.config import ScoreSettings
+from s2s_cli.config import METRICS, ScoreSettings
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation.compare import sentence_values
-from s2s_cli.evaluation.metrics import METRICS, build_metric, corpus_score
+from s2s_cli.evaluation.metrics import build_metric, corpus_score
 
 GRID = [
     ({}, []),

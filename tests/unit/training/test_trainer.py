@@ -108,7 +108,13 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
 
 @pytest.mark.parametrize(
     ("lower", "upper", "metric", "said"),
-    [(True, True, "bleu", 1), (True, False, "bleu", 0), (False, True, "bleu", 0), (True, True, "rouge1", 0)],
+    [
+        (True, True, "bleu", 1),
+        (True, False, "bleu", 0),
+        (False, True, "bleu", 0),
+        (True, True, "rouge1", 0),
+        (True, True, "ter", 0),
+    ],
 )
 def test_scores_that_tell_case_apart_are_told_of_lower_case(
     lower: bool, upper: bool, metric: str, said: int, tmp_path: Path, capsys: pytest.CaptureFixture

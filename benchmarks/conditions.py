@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def conditions(packages: Iterable[str]) -> dict[str, Any]:
     """To be called before measuring: on a machine that was busy before, times say little."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "commit": commit(),
         "machine": {
             "cpu": cpu(),

@@ -122,7 +122,7 @@ def decode(results: dict[str, Result]) -> list[str]:
 
 def rounding(results: dict[str, Result]) -> list[str]:
     """Lines that differ from what the same arithmetic gives in other batches, and from fp32."""
-    rows = results["rounding"]["results"] if "rounding" in results else []
+    rows = [row for result in results.values() if result["benchmark"] == "rounding" for row in result["results"]]
     ways = [name for name in rows[0] if name.startswith("flipped")] if rows else []
     names = ["beam", "precision", "lines", *(f"{way.removeprefix('flipped, ')}" for way in ways), "unlike fp32", "BLEU"]
     lines = [f"| {' | '.join(names)} |", "| " + " | ".join("---" for _ in names) + " |"]

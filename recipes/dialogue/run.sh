@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Response generation: the system's next turn in service dialogues, by an LSTM with attention and by a Transformer.
 # Each step is skipped once it is done, so that an interrupted run goes on where it stopped. Then talk to the model:
-#   .venv/bin/python recipes/dialogue/chat.py recipes/dialogue/work/transformer
+#   cd recipes/dialogue && ../../.venv/bin/python chat.py work/transformer
 #
 #   bash recipes/dialogue/run.sh [--smoke] [--data DIR] [--work DIR] [lstm|transformer ...]
 #

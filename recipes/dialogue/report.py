@@ -57,17 +57,16 @@ def main() -> None:
     systems, rows = [], [show("the real answers", refs)]
     for model in models:
         outputs = [f"{model}/{way}.hyp" for way in WAYS]
-        facts = run_facts(Path(model))
         perplexity = perplexities(Path(model, "forced.tsv"), refs)
         print(
             f"{model}: perplexity {perplexity['piece']:.2f} a piece, {perplexity['word']:.2f} a word", file=sys.stderr
         )
+        ways = []
         for way, output, scores in zip(WAYS, outputs, score(outputs, [str(text / "test.tgt")], "--bleu"), strict=True):
             answers = lines(Path(output))
             rows.append(show(f"{model}, {WAYS[way]}", answers, scores[0]["score"]))
-            record = {"model": model, "answers": WAYS[way], "perplexity": perplexity, "scores": scores}
-            record |= {"distinct": {n: distinct(answers, n) for n in (1, 2)}, "run": facts}
-            systems.append(record)
+            ways.append({"by": WAYS[way], "scores": scores, "distinct": {n: distinct(answers, n) for n in (1, 2)}})
+        systems.append({"model": model, "perplexity": perplexity, "answers": ways, "run": run_facts(Path(model))})
     table(["answers", "BLEU", "distinct-1", "distinct-2", "words"], rows)
     turns, every = lines(text / "test.src"), {way: lines(Path(models[-1], f"{way}.hyp")) for way in WAYS}
     for k in range(0, len(turns), max(1, len(turns) // 3)):

@@ -72,7 +72,7 @@ def loss(results: dict[str, Result]) -> list[str]:
         if result["benchmark"] == "loss":
             for engine, row in summary(result["rows"]).items():
                 lines.append(
-                    f"| {name.removeprefix('loss_')} | {engine.replace(':', ', ')} | {row['updates']['median']} | "
+                    f"| {name.removeprefix('loss_')} | {engine.replace(':', ', ')} | {row['updates']['median']:.0f} | "
                     f"{spread(row['valid_loss'], '.3f')} | {row['rounds']} |"
                 )
     return lines

@@ -31,6 +31,9 @@ class Duration(float):
 
     __repr__ = __str__
 
+    def __getnewargs__(self) -> tuple[str]:
+        return (self.text,)  # for copies
+
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(

@@ -94,8 +94,10 @@ class TrainSettings(Section):
     """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
     patience: NonNegativeInt = 10
     """Stop after so many validations without a better score; 0 never does."""
+    save_every: Duration = Duration("10m")
+    """Save a checkpoint after so much time without a validation, after which one is saved anyway: what a power cut may cost."""
     keep_last: PositiveInt = 3
-    """Newest checkpoints to keep."""
+    """Newest checkpoints to keep, any of which a run can go on from: with more than one, a torn file is not the end of it."""
     keep_best: PositiveInt = 3
     """Best checkpoints to keep."""
     log_every: PositiveInt = 50
@@ -122,6 +124,7 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
+        can_end = self.schedule in ("cosine", "linear", "plateau")
         fixed_end = self.schedule in ("constant", "cosine", "linear")
         if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
             raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
@@ -129,6 +132,12 @@ class TrainSettings(Section):
             ("consistency_weight", "consistency", self.consistency != "none"),
             ("cutoff", "consistency simcut", self.consistency == "simcut"),
             ("sampling_ramp", "scheduled_sampling", self.scheduled_sampling > 0.0),
+            ("momentum", "optimizer sgd", self.optimizer == "sgd"),
+            ("beta1", "optimizer adam or adamw", self.optimizer in ("adam", "adamw")),
+            ("beta2", "optimizer adam or adamw", self.optimizer in ("adam", "adamw")),
+            ("plateau_patience", "schedule plateau", self.schedule == "plateau"),
+            ("plateau_factor", "schedule plateau", self.schedule == "plateau"),
+            ("min_lr", "max_time, or schedule cosine, linear or plateau", self.max_time is not None or can_end),
         ):
             if getattr(self, name) != type(self).model_fields[name].default and not there:
                 raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
@@ -155,6 +164,16 @@ class NoiseSettings(Section):
     """Mean length of a span."""
     permute_sentences: bool = False
     """Put the sentences of a source in random order (BART)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "NoiseSettings":
+        for name, needs, there in (
+            ("denoise_rate", "denoise", self.denoise != "none"),
+            ("span_length", "denoise infill or span", self.denoise in ("infill", "span")),
+        ):
+            if getattr(self, name) != type(self).model_fields[name].default and not there:
+                raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
+        return self
 
 
 class RuntimeSettings(Section):

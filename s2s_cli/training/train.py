@@ -4,6 +4,8 @@ It puts the parts together (dataset, model, optimizer, checkpoints), refuses to 
 changed, and hands over to the loop in `trainer.py`.
 """
 
+import torch
+
 from s2s_cli.checkpoint.bundle import sizes
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
@@ -81,6 +83,9 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         before = progress.history[-1].get("precision") if progress.history else None
         if before and before != runtime.precision:  # auto, and another machine
             log.say(f"{runtime.precision} from here on, where it was {before}: this machine is no faster in that")
+        threads = torch.get_num_threads()
+        if runtime.device.type == "cpu" and progress.threads not in (0, threads):
+            log.say(f"{threads} threads from here on, where it was {progress.threads}: sums are rounded otherwise")
     elif reports := first_weights(learner.model, dataset.vocabs, settings):
         for report in reports:
             log.say(report)

@@ -6,17 +6,18 @@ goes on ends with the same bits. It knows no model family and no command line.
 
 import contextlib
 import math
-import sys
 import time
 from typing import Any
+
+import torch
 
 from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
-from s2s_cli.errors import Interrupted, S2SError
+from s2s_cli.errors import BundleError, Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen
 from s2s_cli.training.board import Board
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
 from s2s_cli.training.optim import learning_rate, plateau_drops
@@ -48,7 +49,7 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
-        self.updater = Updater(learner, self.settings, runtime, progress.scaler)
+        self.updater = Updater(learner, self.settings, runtime, progress.scaler, progress.too_large)
         self.reader = Reader(dataset, log, runtime)
         self.stream = TrainStream(
             dataset.train,
@@ -60,6 +61,9 @@ class Trainer:
             progress.position,
             Noise.of(config.noise, dataset.vocabs, self.settings.seed),
         )
+        epoch, batch = progress.position
+        if batch >= self.stream.num_batches(epoch):
+            raise BundleError(f"{checkpoints.path(progress.update)} stands at batch {batch} of an epoch that has fewer")
         self.num_updates = self._num_updates()
         self._saved = progress.update
         self._start_clocks()
@@ -73,7 +77,7 @@ class Trainer:
             total=self.num_updates,
             initial=progress.update,
             unit="upd",
-            disable=not (sys.stderr.isatty() and self.runtime.is_main),
+            disable=not (self.runtime.is_main and has_screen()),
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
@@ -103,6 +107,7 @@ class Trainer:
 
     def _start_clocks(self) -> None:
         progress, now = self.progress, time.monotonic()
+        self._saved_at = now
         self._mark = (now, progress.num_tokens)  # since when, and from what count, speed is measured
         self._started = now - progress.seconds  # as if the run had never been interrupted
         self._begun = (now, progress.update)
@@ -122,6 +127,9 @@ class Trainer:
             if judge(self.progress, self.settings.spike):
                 self._go_back(bar)
                 return
+            is_due = self.runtime.is_main and time.monotonic() - self._saved_at >= self.settings.save_every
+            if self.runtime.all_sum(is_due):
+                self._save()
         if update % self.settings.log_every == 0:
             self.reader.read(self.progress)  # which all do together
             with self.runtime.step():
@@ -170,7 +178,7 @@ class Trainer:
     def _update(self, stop: StopSignal) -> bool:
         """One update; False if a signal came between its batches, and then nothing has happened."""
         progress, number, before = self.progress, self.progress.update + 1, self.stream.position
-        fewest = self.updater.fewest_rows
+        too_large = self.updater.too_large
         try:
             batches = []
             for _ in range(self.settings.accumulate):
@@ -181,8 +189,11 @@ class Trainer:
             self.learner.model.zero_grad(set_to_none=True)
             self.stream.position = before
             return False
-        if (rows := self.updater.fewest_rows) < fewest:
-            self.log.say(f"update {number}: {rows} pairs at once are too many for the memory, such batches are split")
+        progress.too_large = self.updater.too_large
+        if progress.too_large != too_large:
+            self.log.say(
+                f"update {number}: a batch of {progress.too_large:,} positions is too large for the memory, such are split"
+            )
         self.reader.put(outcome)
         progress.update = number
         progress.position = self.stream.position
@@ -209,7 +220,8 @@ class Trainer:
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
         self.progress.time_used = progress.time_used
-        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
+        self.progress.too_large = progress.too_large
+        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler, self.progress.too_large)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
         self._begun = (time.monotonic(), update)
@@ -379,14 +391,16 @@ class Trainer:
 
     def _save(self) -> None:
         self.reader.read(self.progress)
+        self.log.sync()
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
+        self.progress.threads = torch.get_num_threads()
         with self.runtime.step():
             self.checkpoints.background.wait()  # so that memory never holds two snapshots
         snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:
             self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)
-        self._saved = self.progress.update
+        self._saved, self._saved_at = self.progress.update, time.monotonic()
 
 
 def clock(seconds: float) -> str:

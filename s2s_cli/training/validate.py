@@ -23,8 +23,8 @@ from s2s_cli.search.translator import Translator
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (empty if the loss
-    alone was wanted); and the precision that all was computed in.
+    """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (of the first two
+    alone, to be looked at, if nothing but the loss was wanted); and the precision that all was computed in.
     """
 
     precision: str
@@ -76,9 +76,8 @@ def validate(
         nll += float(loss.nll)
         num_tokens += loss.num_tokens
         tick(len(batch.lines))
-    output, textual = [], [name for name in metrics if name != "loss"]
-    if textual:
-        output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
+    textual = [name for name in metrics if name != "loss"]
+    output = Translator.of([model], dataset.vocabs, search, runtime).translate(src if textual else src[:2], tick)
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
     return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
 

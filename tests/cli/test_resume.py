@@ -142,6 +142,50 @@ def test_newest_checkpoint_torn(s2s: Zygote, home: Path, tmp_path: Path, straigh
     assert content(run) == straight
 
 
+def test_a_checkpoint_is_saved_between_validations(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    """So that what a power cut costs is minutes; the run ends with the same bits and the same checkpoints."""
+    run = tmp_path / "run"
+    often = ["--save-every", "0.001s"]
+    pid, stem = s2s.start(
+        *command(home, run, *often), "--valid-every", 10**6, "--patience", 0, "--max-updates", 10**6, cwd=tmp_path
+    )
+    wait_until((run / "last").exists)
+    os.kill(pid, signal.SIGKILL)
+    assert s2s.wait(pid, stem).code == -signal.SIGKILL
+    update = int((run / "last").resolve().name.removeprefix("step-"))
+    assert update > 0
+    assert update % 10 == 0
+    shutil.rmtree(run)
+    assert s2s.run(*command(home, run, *often), cwd=tmp_path).code == 0
+    assert content(run) == straight
+
+
+def test_another_number_of_threads_is_told_of(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = ["train", *OPTIONS, "--data", home / "data-bin", "--run", tmp_path / "run"]
+    assert s2s.run(*arguments, "--max-updates", 7, "--threads", 1, cwd=tmp_path).code == 0
+    done = s2s.run(*arguments, "--max-updates", 8, "--threads", 1, cwd=tmp_path)
+    assert "threads from here on" not in done.err
+    done = s2s.run(*arguments, "--max-updates", 9, "--threads", 2, cwd=tmp_path)
+    assert done.code == 0
+    assert "2 threads from here on, where it was 1" in done.err
+
+
+def test_a_run_that_nobody_watches_any_more_goes_on(home: Path, tmp_path: Path, straight: dict) -> None:
+    """As in `s2s train 2>&1 | head -1`: who reads its messages has gone."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s2s_cli", *map(str, command(home, run))],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert "done in" in (run / "train.log").read_text()
+    assert content(run) == straight
+
+
 def test_done_is_done(s2s: Zygote, home: Path, run: Path) -> None:
     before = content(run)
     options = ["--max-updates", 120, "--valid-every", 40, "--keep-best", 4, "--search-tokens", 300]

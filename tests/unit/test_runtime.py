@@ -48,6 +48,20 @@ def test_signals_become_a_flag_and_handlers_come_back() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+def test_the_end_of_the_terminal_is_a_signal_unless_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_lock_is_of_one_process_and_of_none_that_it_forks(tmp_path: Path) -> None:
     other = f"from pathlib import Path; from s2s_cli.runtime import lock\nwith lock(Path({str(tmp_path)!r})): pass"
     with lock(tmp_path):

@@ -3,6 +3,7 @@
 import time
 
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
@@ -11,7 +12,6 @@ from s2s_cli.runtime import Runtime
 from s2s_cli.training.fit import hardest, kept
 from s2s_cli.training.optim import moments_of
 from s2s_cli.training.state import Learner
-from s2s_cli.training.trainer import clock
 from s2s_cli.training.update import Updater, is_out_of_memory
 
 _SAMPLE = 8  # batches that speed is measured over, after one that warms up

@@ -8,6 +8,7 @@ import torch
 
 from s2s_cli.checkpoint.bundle import sizes
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.models.build import build_model, num_parameters
@@ -20,7 +21,7 @@ from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens
 from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
-from s2s_cli.training.trainer import Trainer, clock
+from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import chosen_lines
 
 

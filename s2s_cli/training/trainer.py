@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
-from s2s_cli.errors import BundleError, Interrupted, S2SError
+from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen
 from s2s_cli.training.board import Board
@@ -61,9 +62,6 @@ class Trainer:
             progress.position,
             Noise.of(config.noise, dataset.vocabs, self.settings.seed),
         )
-        epoch, batch = progress.position
-        if batch >= self.stream.num_batches(epoch):
-            raise BundleError(f"{checkpoints.path(progress.update)} stands at batch {batch} of an epoch that has fewer")
         self.num_updates = self._num_updates()
         self._saved = progress.update
         self._start_clocks()
@@ -219,8 +217,7 @@ class Trainer:
             self.checkpoints.forget_after(update, self.progress.history)
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
-        self.progress.time_used = progress.time_used
-        self.progress.too_large = progress.too_large
+        self.progress.time_used, self.progress.too_large = progress.time_used, progress.too_large
         self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler, self.progress.too_large)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
@@ -401,10 +398,3 @@ class Trainer:
         if self.runtime.is_main:
             self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)
         self._saved, self._saved_at = self.progress.update, time.monotonic()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -369,7 +369,7 @@ class Log:
 
 def has_screen() -> bool:
     """Whether stderr is a terminal that has room for a progress bar."""
-    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    return sys.stderr is not None and sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def tell(message: str) -> None:
@@ -379,5 +379,5 @@ def tell(message: str) -> None:
             from tqdm import tqdm
 
             tqdm.write(message, file=sys.stderr)
-        else:
+        elif sys.stderr is not None:
             print(message, file=sys.stderr, flush=True)

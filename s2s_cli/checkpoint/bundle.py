@@ -69,8 +69,13 @@ class Bundle:
                 kind = name.rpartition("_")[2]
                 if kind in most and size > most[kind]:
                     raise BundleError(f"{path} is too small for the weights of a model whose {name} is {size:,}")
-            with torch.device("meta"):
-                model = build_model(self.model, sizes(self.vocabs))
+            try:
+                with torch.device("meta"):
+                    model = build_model(self.model, sizes(self.vocabs))
+            except RuntimeError as error:  # sizes whose product is no number of bytes
+                raise BundleError(
+                    f"{path} cannot be the weights of the model that its settings ask for: {error}"
+                ) from None
             _compare(weights_of(model), file, path)
 
 

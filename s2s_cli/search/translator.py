@@ -24,7 +24,7 @@ from s2s_cli.evaluation.pairwise import Utility, utility
 from s2s_cli.files import sha256
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.pack import pack
-from s2s_cli.runtime import Runtime, tell
+from s2s_cli.runtime import Runtime
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
 from s2s_cli.search.arguments import as_many, check_kind, texts
 from s2s_cli.search.forced import force, force_at_once
@@ -143,12 +143,8 @@ class Translator:
         given = {name: getattr(search, name) for name in search.model_fields_set}
         settings = bundles[0].search.model_copy(update=given)
         settings.check()
-        validated_in = common_precision(bundles)
-        machine = Runtime.start(runtime, validated_in=validated_in)
-        if runtime.precision == "auto" and validated_in not in ("", machine.precision):
-            tell(
-                f"{machine.precision}, where the model was validated in {validated_in}: this machine is no faster in that"
-            )
+        self.validated_in = common_precision(bundles)
+        machine = Runtime.start(runtime, validated_in=self.validated_in)
         models = [bundle.load_model(machine.device) for bundle in bundles]
         self._have(models, bundles[0].vocabs, settings, machine, shares)
 

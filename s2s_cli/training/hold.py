@@ -52,11 +52,12 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
         return
     data = settings.pop("data")
+    idle = config.train.idle() | config.noise.idle()  # which runs of before may have set, to no effect
     changes = [
         f"  {section}.{key}: the run has {old!r}, now {new!r}"
         for section, values in settings.items()
         for key, new in values.items()
-        if (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
+        if key not in idle and (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
     ]
     changes += _other_data(before.get("data") or {}, data)
     if changes:

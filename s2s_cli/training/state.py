@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
@@ -40,6 +40,7 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Background, Runtime, tell
 from s2s_cli.training.optim import Average, moments_of
 
+_Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Record = dict[str, Any]  # one validation: update, epoch, loss, the metric's value, its signature
 MOMENTS = "optimizer.safetensors"  # in training/
 RAW_WEIGHTS = "weights.safetensors"  # in training/, where the bundle's own weights are the moving average
@@ -85,23 +86,22 @@ class Progress:
 
     `position` is the epoch and the number of its batches that are done, those of all ranks together. `time_used` is the share
     of `max_time` that updates have had, which the learning rate of the next one depends on; `valid_seconds` what the last
-    validation took; before the first, what it may take, estimated `estimates` times. `scaler` is that of fp16, `too_large` that
-    of an Updater, `threads` are those of the main process.
+    validation took; before the first, what it may take, estimated `estimates` times. `scaler` is that of fp16, `threads` are
+    those of the main process.
     """
 
     update: NonNegativeInt = 0
     position: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
     num_tokens: NonNegativeInt = 0
-    seconds: float = 0.0
-    time_used: float = 0.0
-    valid_seconds: float = 0.0
+    seconds: _Amount = 0.0
+    time_used: _Amount = 0.0
+    valid_seconds: _Amount = 0.0
     estimates: int = 0
     skipped: int = 0
     history: list[Record] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     health: Health = field(default_factory=Health)
     scaler: list[float] = field(default_factory=list)
-    too_large: NonNegativeInt = 0
     threads: NonNegativeInt = 0
 
     @classmethod
@@ -290,7 +290,10 @@ class Checkpoints:
         if progress.update != update:
             raise BundleError(f"{path} is not the state of update {update}, but of {progress.update}")
         for record in progress.history:
-            if not all(isinstance(record.get(name), int | float) for name in ("update", "loss", self.metric)):
+            numbers = [record.get(name) for name in ("loss", self.metric)]
+            if not (
+                isinstance(record.get("update"), int) and all(isinstance(number, int | float) for number in numbers)
+            ):
                 raise BundleError(
                     f"{path} has a validation without its update, its loss or its {self.metric}: {record}"
                 )
@@ -304,7 +307,7 @@ class Checkpoints:
         if best := [u for u in self.ranked(history) if u in updates]:
             self.point("best", self.path(best[0]))
         scored = {r["update"] for r in history}
-        # A checkpoint that was never scored was saved by a signal: once a newer one is safe, nobody needs it.
+        # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
         keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:

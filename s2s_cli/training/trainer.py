@@ -18,13 +18,13 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen
+from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen, tell
 from s2s_cli.training.board import Board
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
-from s2s_cli.training.validate import Validation, chosen_lines, validate
+from s2s_cli.training.validate import Validation, chosen_lines, samples, validate
 
 _ESTIMATED = (0.1, 0.3)  # shares of `max_time` after which it is estimated how long a validation takes
 _ESTIMATE_COSTS = 0.0025  # share of it that the last step of that takes at least
@@ -50,7 +50,7 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
-        self.updater = Updater(learner, self.settings, runtime, progress.scaler, progress.too_large)
+        self.updater = Updater(learner, self.settings, runtime, progress.scaler)
         self.reader = Reader(dataset, log, runtime)
         self.stream = TrainStream(
             dataset.train,
@@ -125,13 +125,13 @@ class Trainer:
             if judge(self.progress, self.settings.spike):
                 self._go_back(bar)
                 return
-            is_due = self.runtime.is_main and time.monotonic() - self._saved_at >= self.settings.save_every
-            if self.runtime.all_sum(is_due):
-                self._save()
         if update % self.settings.log_every == 0:
             self.reader.read(self.progress)  # which all do together
             with self.runtime.step():
                 self._report(bar)
+        is_due = self.runtime.is_main and time.monotonic() - self._saved_at >= self.settings.save_every
+        if update % READ_EVERY == 0 and self.runtime.all_sum(is_due):
+            self._save()
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, a last validation included."""
@@ -176,7 +176,6 @@ class Trainer:
     def _update(self, stop: StopSignal) -> bool:
         """One update; False if a signal came between its batches, and then nothing has happened."""
         progress, number, before = self.progress, self.progress.update + 1, self.stream.position
-        too_large = self.updater.too_large
         try:
             batches = []
             for _ in range(self.settings.accumulate):
@@ -187,11 +186,10 @@ class Trainer:
             self.learner.model.zero_grad(set_to_none=True)
             self.stream.position = before
             return False
-        progress.too_large = self.updater.too_large
-        if progress.too_large != too_large:
-            self.log.say(
-                f"update {number}: a batch of {progress.too_large:,} positions is too large for the memory, such are split"
-            )
+        if size := self.updater.split:
+            say = self.log.say if self.runtime.is_main else tell
+            say(f"update {number}: a batch of {size:,} positions is too large for the memory, such are split")
+            self.updater.split = 0
         self.reader.put(outcome)
         progress.update = number
         progress.position = self.stream.position
@@ -205,6 +203,7 @@ class Trainer:
         advice = "lower train.lr, raise train.warmup, or look at the training lines named above and in train.log"
         if self.updater.scaler is not None:
             advice = f"set runtime.precision to bf16 or fp32, {advice}"
+        advice += ", in another --run" if self._saved else ""
         if not progress.history:
             raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
         update = progress.history[-1]["update"]
@@ -217,8 +216,8 @@ class Trainer:
             self.checkpoints.forget_after(update, self.progress.history)
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
-        self.progress.time_used, self.progress.too_large = progress.time_used, progress.too_large
-        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler, self.progress.too_large)
+        self.progress.time_used = progress.time_used
+        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
         self._begun = (time.monotonic(), update)
@@ -382,17 +381,18 @@ class Trainer:
             f"update {progress.update} epoch {progress.position[0]} {found}{' (best)' if best else ''}, "
             f"after {clock(time.monotonic() - self._started)}, decoded in {time.monotonic() - begun:.0f} s"
         )
-        for src, out in list(zip(found.src, found.output, strict=False))[:2]:
-            self.log.say(f"    {src[:100]}  →  {out[:100]}")
+        with self.learner.averaged() as model:
+            for src, out in samples(found, model, self.dataset.vocabs, self.config.search, self.runtime):
+                self.log.say(f"    {src[:100]}  →  {out[:100]}")
         return record
 
     def _save(self) -> None:
         self.reader.read(self.progress)
-        self.log.sync()
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
         self.progress.threads = torch.get_num_threads()
         with self.runtime.step():
+            self.log.sync()
             self.checkpoints.background.wait()  # so that memory never holds two snapshots
         snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:

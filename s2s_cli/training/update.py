@@ -42,7 +42,6 @@ class Updater:
     With `precision` fp16, losses are multiplied by a scale before the backward pass, so that small gradients do not vanish;
     the gradient is divided by it before its norm is taken and clipped (Micikevicius et al. 2018). `scaler` is that scale, and
     the number of updates since it last changed: a gradient that overflows halves it down to 1, and 2000 that do not double it.
-    `too_large` are the positions, rows times the longer side, of the smallest batch that memory was too small for; 0 if none was.
     """
 
     def __init__(
@@ -51,14 +50,14 @@ class Updater:
         settings: TrainSettings,
         runtime: Runtime,
         scaler: Sequence[float] = (),
-        too_large: int = 0,
     ) -> None:
         self.learner, self.settings, self.runtime = learner, settings, runtime
         self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
         self.scaler: Tensor | None = None
         if runtime.dtype == torch.float16:
             self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=runtime.device)
-        self.too_large = too_large
+        self.too_large = 0  # positions, rows times the longer side, of the smallest batch that memory was too small for
+        self.split = 0  # that number, until somebody has told of it
 
     def update(
         self,
@@ -122,7 +121,7 @@ class Updater:
                     f"one pair of {positions(self._at)} positions is too much for the memory: run preprocess with a smaller "
                     "--max-len, or take a smaller model"
                 )
-            self.too_large = positions(self._at)
+            self.too_large = self.split = positions(self._at)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """A batch, or those parts of it that are smaller than what memory was too small for."""

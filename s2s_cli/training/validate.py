@@ -4,6 +4,7 @@ The value is what `translate | score` prints for the checkpoint, since it is mad
 lines may stand for all of them: it is spread evenly over the text, and the same at every validation.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch
 from s2s_cli.config import ScoreSettings, SearchSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import valid_batches
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import S2SError
 from s2s_cli.evaluation.score import Score, corpus_score
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Runtime
@@ -23,8 +26,8 @@ from s2s_cli.search.translator import Translator
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (of the first two
-    alone, to be looked at, if nothing but the loss was wanted); and the precision that all was computed in.
+    """Cross-entropy in nats a token, the scores of the output, the sources that were read, and the output (empty if the loss
+    alone was wanted); and the precision that all was computed in.
     """
 
     precision: str
@@ -76,10 +79,25 @@ def validate(
         nll += float(loss.nll)
         num_tokens += loss.num_tokens
         tick(len(batch.lines))
-    textual = [name for name in metrics if name != "loss"]
-    output = Translator.of([model], dataset.vocabs, search, runtime).translate(src if textual else src[:2], tick)
+    output, textual = [], [name for name in metrics if name != "loss"]
+    if textual:
+        output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
     return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
+
+
+@torch.no_grad()
+def samples(
+    found: Validation, model: Seq2Seq, vocabs: Vocabs, search: SearchSettings, runtime: Runtime
+) -> list[tuple[str, str]]:
+    """Two sources and their outputs, to be looked at; none where no output was wanted, and search finds none."""
+    output = found.output
+    if not output:
+        model.eval()
+        with contextlib.suppress(S2SError):
+            output = Translator.of([model], vocabs, search, runtime).translate(found.src[:2])
+        model.train()
+    return list(zip(found.src, output, strict=False))[:2]
 
 
 def chosen_lines(num_lines: int, subset: int) -> list[int]:

@@ -364,11 +364,12 @@ def test_precision_is_that_of_validation_unless_told(
     assert [precision(name) for name in ("bf16", "none", "fp99", "odd")] == [default] * 4
     assert precision("fp32", "bf16") == precision("fp32", "none") == default
     assert [precision("fp32", told=told) for told in ("bf16", "int8", "fp32")] == ["bf16", "int8", "fp32"]
-    capsys.readouterr()
-    precision("bf16")
-    assert ("fp32, where the model was validated in bf16" in capsys.readouterr().err) is not fast
-    precision("bf16", told="fp32")
-    assert not capsys.readouterr().err
+    (tmp_path / "src").write_text("the dog\n")
+    for told in ("auto", "fp32"):
+        settings = TranslateSettings(model=[tmp_path / "bf16"], input=tmp_path / "src", output=tmp_path / f"{told}.out")
+        translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision=told))
+        said = "fp32, where the model was validated in bf16" in capsys.readouterr().err
+        assert said == (told == "auto" and not fast)
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:

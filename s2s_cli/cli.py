@@ -4,6 +4,7 @@ A flag is made of every field of a command's sections, so that a new setting nee
 that turns errors into exit codes, and no torch is imported before a command needs it.
 """
 
+import contextlib
 import inspect
 import os
 import signal
@@ -285,7 +286,8 @@ def _exit_code(work: Callable[[], None]) -> int:
 
 
 def _tell(message: object, code: int) -> int:
-    print(f"s2s: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the code tells, where nobody reads
+        print(f"s2s: {message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
-from s2s_cli.files import held, whole_file
+from s2s_cli.files import held, sync, whole_file
 
 _PATIENCE = timedelta(days=30)  # those that are done wait for the slowest; torchrun sees to those that have died
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
@@ -233,14 +233,19 @@ def keep_memory() -> None:
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that a loop reads between two steps; a second Ctrl-C ends at once."""
+    """Turns Ctrl-C, SIGTERM and the end of the terminal (SIGHUP, unless `nohup` has it ignored) into a flag that a loop reads
+    between two steps; a second Ctrl-C ends at once.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
         self._at_once = ""
 
     def __enter__(self) -> "StopSignal":
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
+        self._before = {s: signal.signal(s, self._note) for s in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -340,8 +345,8 @@ class Log:
         if self._silent or not self._metrics.exists():
             return
         kept = []
-        for line in self._metrics.read_text(encoding="utf-8").split("\n"):
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+        for line in self._metrics.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError, LookupError, TypeError):  # a line cut short or spoiled
                 numbers = json.loads(line)
                 if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
                     kept.append(line + "\n")
@@ -356,12 +361,23 @@ class Log:
         if self.also is not None:
             self.also(kind, update, **numbers)
 
+    def sync(self) -> None:
+        """Have the numbers on disk, before a checkpoint that they lead up to."""
+        if not self._silent and self._metrics.exists():
+            sync(self._metrics)
+
+
+def has_screen() -> bool:
+    """Whether stderr is a terminal that has room for a progress bar."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
 
 def tell(message: str) -> None:
-    """One line on stderr, above a progress bar if one is on the screen."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    """One line on stderr, above a progress bar if one is on the screen; the work goes on where nobody reads it any more."""
+    with contextlib.suppress(OSError):
+        if has_screen():
+            from tqdm import tqdm
 
-        tqdm.write(message, file=sys.stderr)
-    else:
-        print(message, file=sys.stderr, flush=True)
+            tqdm.write(message, file=sys.stderr)
+        elif sys.stderr is not None:
+            print(message, file=sys.stderr, flush=True)

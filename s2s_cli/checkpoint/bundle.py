@@ -55,9 +55,28 @@ class Bundle:
 
     def load_model(self, device: torch.device) -> Seq2Seq:
         """The model with its weights, ready to translate. Raises BundleError for any tensor too many, missing or misshapen."""
+        self._refuse_other_sizes()
         model = build_model(self.model, sizes(self.vocabs))
         load_weights(model, self.path / WEIGHTS)
         return model.to(device).eval()
+
+    def _refuse_other_sizes(self) -> None:
+        """Raise BundleError unless the file of weights has the sizes that the settings say, before they cost any memory."""
+        path = self.path / WEIGHTS
+        with open_tensors(path) as file:
+            most = {"layers": len(file.keys()), "dim": path.stat().st_size}
+            for name, size in self.model:
+                kind = name.rpartition("_")[2]
+                if kind in most and size > most[kind]:
+                    raise BundleError(f"{path} is too small for the weights of a model whose {name} is {size:,}")
+            try:
+                with torch.device("meta"):
+                    model = build_model(self.model, sizes(self.vocabs))
+            except RuntimeError as error:  # sizes whose product is no number of bytes
+                raise BundleError(
+                    f"{path} cannot be the weights of the model that its settings ask for: {error}"
+                ) from None
+            _compare(weights_of(model), file, path)
 
 
 def common_precision(bundles: Sequence[Bundle]) -> str:
@@ -198,19 +217,23 @@ def load_tensors(into: dict[str, Tensor], path: Path, some: bool = False) -> Non
     With `some`, the file may hold more than these.
     """
     with open_tensors(path) as file:
-        there = set(file.keys())
-        if different := into.keys() - there if some else into.keys() ^ there:
-            raise BundleError(
-                f"{path} and its settings disagree about these tensors: {', '.join(sorted(different)[:5])}"
-            )
+        _compare(into, file, path, some)
         for name, tensor in into.items():
             found = file.get_tensor(name)
-            if found.shape != tensor.shape or found.dtype != tensor.dtype:
-                raise BundleError(
-                    f"{path}: {name} is {tuple(found.shape)} {found.dtype}, "
-                    f"its settings make it {tuple(tensor.shape)} {tensor.dtype}"
-                )
+            if found.dtype != tensor.dtype:
+                raise BundleError(f"{path}: {name} is {found.dtype}, its settings make it {tensor.dtype}")
             tensor.copy_(found)
+
+
+def _compare(tensors: dict[str, Tensor], file: Any, path: Path, some: bool = False) -> None:
+    """Raise BundleError where names or shapes in a safetensors file are not those of `tensors`; values are not read."""
+    there = set(file.keys())
+    if different := tensors.keys() - there if some else tensors.keys() ^ there:
+        raise BundleError(f"{path} and its settings disagree about these tensors: {', '.join(sorted(different)[:5])}")
+    for name, tensor in tensors.items():
+        shape = tuple(file.get_slice(name).get_shape())
+        if shape != tuple(tensor.shape):
+            raise BundleError(f"{path}: {name} is {shape}, its settings make it {tuple(tensor.shape)}")
 
 
 @contextmanager

@@ -31,8 +31,18 @@ class Duration(float):
 
     __repr__ = __str__
 
+    def __reduce__(self) -> tuple[type["Duration"], tuple[str]]:
+        return Duration, (self.text,)  # for copies
+
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
             lambda value: cls(str(value)), serialization=core_schema.to_string_ser_schema()
         )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -31,6 +31,17 @@ class Section(BaseModel):
         if not isinstance(values, dict):
             return values
         return {k: [v] if k in lists and isinstance(v, str | Path | int | float) else v for k, v in values.items()}
+
+    def idle(self) -> dict[str, str]:
+        """Settings that change nothing beside the others, and what each needs to do so."""
+        return {}
+
+    @model_validator(mode="after")
+    def _refuse_idle(self) -> Self:
+        for name, needs in self.idle().items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
+        return self
 
 
 def _with_a_name(path: Path) -> Path:

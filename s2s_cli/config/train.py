@@ -94,8 +94,11 @@ class TrainSettings(Section):
     """Metrics to record beside it, for `average --metric` and for the curves; the loss always is."""
     patience: NonNegativeInt = 10
     """Stop after so many validations without a better score; 0 never does."""
+    save_every: Duration = Duration("10m")
+    """Save a checkpoint after so much time without a validation, after which one is saved anyway: what a power cut may cost.
+    365d is never."""
     keep_last: PositiveInt = 3
-    """Newest checkpoints to keep."""
+    """Newest validated checkpoints to keep, any of which a run can go on from: with several, one torn file is not its end."""
     keep_best: PositiveInt = 3
     """Best checkpoints to keep."""
     log_every: PositiveInt = 50
@@ -120,18 +123,27 @@ class TrainSettings(Section):
         assert self.batch_tokens != "auto"
         return self.batch_tokens
 
+    def idle(self) -> dict[str, str]:
+        """As of every section."""
+        can_end = self.max_time is not None or self.schedule in ("cosine", "linear", "plateau")
+        needs = {
+            "consistency_weight": ("consistency", self.consistency != "none"),
+            "cutoff": ("consistency simcut", self.consistency == "simcut"),
+            "sampling_ramp": ("scheduled_sampling", self.scheduled_sampling > 0.0),
+            "momentum": ("optimizer sgd", self.optimizer == "sgd"),
+            "beta1": ("optimizer adam or adamw", self.optimizer in ("adam", "adamw")),
+            "beta2": ("optimizer adam or adamw", self.optimizer in ("adam", "adamw")),
+            "plateau_patience": ("schedule plateau", self.schedule == "plateau"),
+            "plateau_factor": ("schedule plateau", self.schedule == "plateau"),
+            "min_lr": ("max_time, or schedule cosine, linear or plateau", can_end),
+        }
+        return {name: what for name, (what, there) in needs.items() if not there}
+
     @model_validator(mode="after")
     def _check(self) -> "TrainSettings":
         fixed_end = self.schedule in ("constant", "cosine", "linear")
         if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
             raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
-        for name, needs, there in (
-            ("consistency_weight", "consistency", self.consistency != "none"),
-            ("cutoff", "consistency simcut", self.consistency == "simcut"),
-            ("sampling_ramp", "scheduled_sampling", self.scheduled_sampling > 0.0),
-        ):
-            if getattr(self, name) != type(self).model_fields[name].default and not there:
-                raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
         return self
@@ -155,6 +167,11 @@ class NoiseSettings(Section):
     """Mean length of a span."""
     permute_sentences: bool = False
     """Put the sentences of a source in random order (BART)."""
+
+    def idle(self) -> dict[str, str]:
+        """As of every section."""
+        rate = {} if self.denoise != "none" else {"denoise_rate": "denoise"}
+        return rate | ({} if self.denoise in ("infill", "span") else {"span_length": "denoise infill or span"})
 
 
 class RuntimeSettings(Section):

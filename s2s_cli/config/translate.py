@@ -14,7 +14,7 @@ class SearchSettings(Section):
 
     max_src_len: PositiveInt = 1024
     """A source line of more pieces is too long; unless given, `src_truncate` of the training text, if that cut anything."""
-    beam: PositiveInt = 5
+    beam: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"
     """What a log-probability is divided by: 1, length^alpha, or ((5+length)/6)^alpha (Wu et al. 2016)."""

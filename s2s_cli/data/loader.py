@@ -141,6 +141,8 @@ class TrainStream:
         self._plans: dict[int, list[npt.NDArray[np.int64]]] = {}
         self._lock = threading.Lock()
         self._loader: _Loader | None = None
+        if self._position.batch >= self.num_batches(self._position.epoch):
+            raise DataError(f"epoch {self._position.epoch} of the training data has no batch {self._position.batch}")
 
     @property
     def position(self) -> Position:

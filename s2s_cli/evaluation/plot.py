@@ -103,7 +103,9 @@ def read_run(path: Path) -> Run:
             record = json.loads(line)
             records.setdefault(record["kind"], []).append(record)
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"{file}:{number} is no record of a run; was it altered?") from None
+            raise DataError(
+                f"{file}:{number} is no record of a run: was it altered? `s2s train` leaves it out when it goes on"
+            ) from None
     if not records:
         raise DataError(f"{file} has no numbers yet: train further (train.log_every says how often it gets some)")
     return Run(path, records)

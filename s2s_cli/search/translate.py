@@ -48,7 +48,7 @@ def translate(
             translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight or None)
             translator.check(settings)
             if ranks.rank == 0:
-                _remark(settings, search)
+                _remark(settings, search, runtime, translator)
             identity = None
             if _STDIN not in _outputs(settings) and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator, runtime, score, ranks.world)
@@ -61,8 +61,13 @@ def translate(
                 _report(settings, translator.settings, seen, repaired)
 
 
-def _remark(settings: TranslateSettings, given: SearchSettings) -> None:
-    """Tell which settings `given` are of no effect."""
+def _remark(
+    settings: TranslateSettings, given: SearchSettings, runtime: RuntimeSettings, translator: Translator
+) -> None:
+    """Tell which settings `given` are of no effect, and of a precision that nobody asked for."""
+    before, now = translator.validated_in, translator.runtime.precision
+    if runtime.precision == "auto" and before not in ("", now):
+        tell(f"{now}, where the model was validated in {before}: this machine is no faster in that")
     idle = sorted({"temperature", "top_k", "top_p"} & given.model_fields_set)
     if idle and not settings.samples:
         tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")

@@ -143,7 +143,8 @@ class Translator:
         given = {name: getattr(search, name) for name in search.model_fields_set}
         settings = bundles[0].search.model_copy(update=given)
         settings.check()
-        machine = Runtime.start(runtime, validated_in=common_precision(bundles))
+        self.validated_in = common_precision(bundles)
+        machine = Runtime.start(runtime, validated_in=self.validated_in)
         models = [bundle.load_model(machine.device) for bundle in bundles]
         self._have(models, bundles[0].vocabs, settings, machine, shares)
 

@@ -1,18 +1,18 @@
 """`s2s train --dry-run`: what a run will take, said before it is begun. It writes nothing."""
 
-import math
 import time
 
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.models.build import num_parameters
 from s2s_cli.runtime import Runtime
+from s2s_cli.training.fit import hardest, kept
 from s2s_cli.training.optim import moments_of
 from s2s_cli.training.state import Learner
-from s2s_cli.training.trainer import clock
-from s2s_cli.training.update import Updater
+from s2s_cli.training.update import Updater, is_out_of_memory
 
 _SAMPLE = 8  # batches that speed is measured over, after one that warms up
 
@@ -36,6 +36,12 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         num_tokens += batch.num_tokens if i else 0
     seconds = (time.monotonic() - begun) / num_sampled * num_batches
     stream.close()
+    try:
+        activations = f"about {_mib(kept(learner, hardest(dataset, settings.positions), settings, runtime))}"
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        activations = "more than there is"
     if not runtime.is_main:
         return
     updates = num_batches / settings.accumulate
@@ -49,10 +55,11 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     print(f"data        {len(dataset.train):,} training pairs, {len(dataset.valid):,} for validation")
     print(
         f"memory      weights {_mib(weights)}, gradients {_mib(weights)}, optimizer {_mib(state)}"
-        f"{', moving average ' + _mib(average) if average else ''}; activations come on top"
+        f"{', moving average ' + _mib(average) if average else ''},"
+        f"\n            activations of the hardest batch {activations}"
     )
-    if math.isfinite(updater.fewest_rows):
-        print(f"            {updater.fewest_rows} pairs at once are too many, such batches are split")
+    if updater.too_large:
+        print(f"            batches of {updater.too_large:,} positions are too large for it, and are split")
     print(f"update      about {per_update:,.0f} target tokens")
     print(f"epoch       {updates:,.0f} updates, about {clock(seconds)} without validation")
     if settings.max_time is not None:

@@ -1,12 +1,14 @@
 """`batch_tokens: auto`: the largest batch that the memory holds, measured on the model and the data of the run."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from s2s_cli.config import Config, TrainSettings
-from s2s_cli.data.batching import plan_in_order
+from s2s_cli.data.batching import length_order, pack
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, collate
 from s2s_cli.errors import S2SError
@@ -24,8 +26,8 @@ _STEP = 256  # positions that sizes differ by
 def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> int:
     """Positions of the largest batch that fits, on every process; a multiple of 256 where it is not less.
 
-    The memory of a pass is measured at two sizes, on the longest pairs, which need the most; it grows in proportion to the
-    rows. Where the device has memory of its own, that size is then tried, and lessened until it passes.
+    The memory of a pass is measured at two sizes, on those batches that need the most; it grows in proportion to the rows.
+    Where the device has memory of its own, that size is then tried, and lessened until it passes.
     """
     store, settings = dataset.train, config.train
     longest = int(max(store.src_len.max(), store.tgt_len.max())) + 1
@@ -34,11 +36,11 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     small = max(4 * longest, 2 * _STEP)
     budget = available_memory(runtime.device) * _SHARE[runtime.device.type]
     budget -= sum(p.numel() * p.element_size() for p in learner.model.parameters()) * (2 if runtime.world > 1 else 1)
-    bytes_small, bytes_large = (_kept(learner, _longest(dataset, n), settings, runtime) for n in (small, 2 * small))
+    bytes_small, bytes_large = (kept(learner, hardest(dataset, n), settings, runtime) for n in (small, 2 * small))
     slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
     fits = small + (budget - bytes_small * _MORE) / slope
     size = int(max(longest, min(most, fits)))
-    while runtime.device.type == "cuda" and not _passes(learner, _longest(dataset, size), settings, runtime):
+    while runtime.device.type == "cuda" and not _passes(learner, hardest(dataset, size), settings, runtime):
         if size == longest:
             raise S2SError("one pair is too much for the memory: take a smaller model, or shorter pairs (--max-len)")
         size = max(longest, size * 4 // 5)
@@ -46,14 +48,24 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     return size // _STEP * _STEP or size
 
 
-def _longest(dataset: Dataset, size: int) -> Batch:
-    """The batch of the longest pairs, within `size` positions."""
-    store = dataset.train
-    return collate(store, plan_in_order(store.src_len, store.tgt_len, size)[-1], dataset.vocabs)
+def hardest(dataset: Dataset, size: int) -> list[Batch]:
+    """The batches within `size` positions that may need the most memory: the longest pairs, as many as there is room for, whose
+    attention is the largest; and the batch that has the most positions on both sides together.
+    """
+    src_len, tgt_len = dataset.train.src_len, dataset.train.tgt_len
+    order = length_order(src_len, tgt_len, None)
+    longest = order[-max(1, size // (int(max(src_len.max(), tgt_len.max())) + 1)) :]
+    plan = pack(np.maximum(src_len, tgt_len)[order] + 1, order, size)
+    fullest = max(plan, key=lambda rows: len(rows) * (int(src_len[rows].max()) + int(tgt_len[rows].max()) + 2))
+    return [collate(dataset.train, rows, dataset.vocabs) for rows in (longest, fullest)]
+
+
+def kept(learner: Learner, batches: Iterable[Batch], settings: TrainSettings, runtime: Runtime) -> int:
+    """Bytes that the way back needs of the way there, parameters aside: the most of any of the batches."""
+    return max(_kept(learner, batch, settings, runtime) for batch in batches)
 
 
 def _kept(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runtime) -> int:
-    """Bytes that the way back needs of the way there, parameters aside."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in learner.model.parameters()}
     sizes: dict[int, int] = {}
 
@@ -69,13 +81,14 @@ def _kept(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runt
     return sum(sizes.values())
 
 
-def _passes(learner: Learner, batch: Batch, settings: TrainSettings, runtime: Runtime) -> bool:
-    """Whether the device holds a batch, there and back."""
+def _passes(learner: Learner, batches: Iterable[Batch], settings: TrainSettings, runtime: Runtime) -> bool:
+    """Whether the device holds each of the batches, there and back."""
     fits = True
     try:
-        with runtime.autocast():
-            loss = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
-        (loss.total / batch.num_tokens).backward()
+        for batch in batches:
+            with runtime.autocast():
+                loss = batch_loss(learner.model, batch.to(runtime.device), settings, settings.sampling_ramp)
+            (loss.total / batch.num_tokens).backward()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -16,7 +16,7 @@ from s2s_cli.runtime import Runtime, lock, write_whole
 
 # What may change between two commands on one run folder: nothing of it changes a weight at any update.
 _FREE = {
-    *("max_updates", "max_epochs", "patience", "keep_last", "keep_best"),
+    *("max_updates", "max_epochs", "patience", "save_every", "keep_last", "keep_best"),
     *("log_every", "tensorboard", "run", "data", "preset", "dry_run", "shard_optimizer"),
 }
 _FREE_OF_SEARCH = {"search_tokens"}  # which no output depends on
@@ -52,11 +52,12 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
         return
     data = settings.pop("data")
+    idle = config.train.idle() | config.noise.idle()  # which runs of before may have set, to no effect
     changes = [
         f"  {section}.{key}: the run has {old!r}, now {new!r}"
         for section, values in settings.items()
         for key, new in values.items()
-        if (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
+        if key not in idle and (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
     ]
     changes += _other_data(before.get("data") or {}, data)
     if changes:
@@ -81,14 +82,18 @@ def recorded_batch_tokens(run: Path) -> int | None:
 def _recorded(run: Path) -> dict[str, Any] | None:
     """The settings of a run that has a checkpoint."""
     path = run / _FILE
-    if not path.exists() or not any((run / "checkpoints").glob("step-*")):
+    if not any((run / "checkpoints").glob("step-*")):
         return None
+    if not path.exists():
+        raise ConfigError(f"{path} is missing, which says how the run was begun: put it back, or choose another --run")
     try:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as the settings of a run: {error}") from None
     if not isinstance(before, dict) or not all(isinstance(section, dict) for section in before.values()):
         raise ConfigError(f"{path} cannot be read as the settings of a run: it has no sections")
+    if "sha256" not in before.get("data", {}):  # which stand last
+        raise ConfigError(f"{path} cannot be read as the settings of a run: it is cut short")
     return before
 
 

@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from s2s_cli.checkpoint.bundle import WEIGHTS as WEIGHTS_FILE
@@ -32,6 +32,7 @@ from s2s_cli.checkpoint.bundle import (
     weights_of,
 )
 from s2s_cli.config import ModelSettings, SearchSettings
+from s2s_cli.config.section import NonNegativeInt
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
 from s2s_cli.files import REPLACED, sync
@@ -39,6 +40,7 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Background, Runtime, tell
 from s2s_cli.training.optim import Average, moments_of
 
+_Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Record = dict[str, Any]  # one validation: update, epoch, loss, the metric's value, its signature
 MOMENTS = "optimizer.safetensors"  # in training/
 RAW_WEIGHTS = "weights.safetensors"  # in training/, where the bundle's own weights are the moving average
@@ -82,23 +84,25 @@ class Health:
 class Progress:
     """Where a run stands: updates done, target tokens and seconds spent, every validation so far, sums for the log.
 
-    `position` is the epoch and the number of its batches that are done, those of all ranks together. `scaler` is that of
-    fp16. `time_used` is the share of `max_time` that updates have had, which the learning rate of the next one depends on;
-    `valid_seconds` what the last validation took; before the first, what it may take, estimated `estimates` times.
+    `position` is the epoch and the number of its batches that are done, those of all ranks together. `time_used` is the share
+    of `max_time` that updates have had, which the learning rate of the next one depends on; `valid_seconds` what the last
+    validation took; before the first, what it may take, estimated `estimates` times. `scaler` is that of fp16, `threads` are
+    those of the main process.
     """
 
-    update: int = 0
-    position: tuple[int, int] = (0, 0)
-    num_tokens: int = 0
-    seconds: float = 0.0
-    time_used: float = 0.0
-    valid_seconds: float = 0.0
+    update: NonNegativeInt = 0
+    position: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    num_tokens: NonNegativeInt = 0
+    seconds: _Amount = 0.0
+    time_used: _Amount = 0.0
+    valid_seconds: _Amount = 0.0
     estimates: int = 0
     skipped: int = 0
     history: list[Record] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     health: Health = field(default_factory=Health)
     scaler: list[float] = field(default_factory=list)
+    threads: NonNegativeInt = 0
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
@@ -108,8 +112,6 @@ class Progress:
             if unknown := set(state) - {part.name for part in fields(cls)}:
                 raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
             progress = TypeAdapter(cls).validate_python(state)
-            if not all(isinstance(record.get("update"), int) for record in progress.history):
-                raise ValueError("a record of its history has no update")
         except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
             raise BundleError(f"{path} is not the state of a run: {error}") from None
         return progress
@@ -242,6 +244,8 @@ class Checkpoints:
         """Before anything is read: away with what a process left that died while writing or deleting; but what was to be
         replaced, and is not, comes back.
         """
+        for leftover in self.folder.glob("step-*/.*.gone"):
+            shutil.rmtree(leftover, ignore_errors=True)
         for leftover in self.folder.glob(".step-*"):
             place = self.folder / leftover.stem.removeprefix(".")
             if leftover.suffix == REPLACED and not place.exists():
@@ -281,7 +285,18 @@ class Checkpoints:
 
     def load(self, learner: Learner, update: int) -> Progress:
         """The checkpoint of an update, which has been checked."""
-        progress = Progress.read(self.path(update) / "training" / "state.json")
+        path = self.path(update) / "training" / "state.json"
+        progress = Progress.read(path)
+        if progress.update != update:
+            raise BundleError(f"{path} is not the state of update {update}, but of {progress.update}")
+        for record in progress.history:
+            numbers = [record.get(name) for name in ("loss", self.metric)]
+            if not (
+                isinstance(record.get("update"), int) and all(isinstance(number, int | float) for number in numbers)
+            ):
+                raise BundleError(
+                    f"{path} has a validation without its update, its loss or its {self.metric}: {record}"
+                )
         learner.load(self.path(update))
         return progress
 
@@ -292,7 +307,7 @@ class Checkpoints:
         if best := [u for u in self.ranked(history) if u in updates]:
             self.point("best", self.path(best[0]))
         scored = {r["update"] for r in history}
-        # A checkpoint that was never scored was saved by a signal: once a newer one is safe, nobody needs it.
+        # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
         keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:

@@ -4,8 +4,11 @@ It puts the parts together (dataset, model, optimizer, checkpoints), refuses to 
 changed, and hands over to the loop in `trainer.py`.
 """
 
+import torch
+
 from s2s_cli.checkpoint.bundle import sizes
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.models.build import build_model, num_parameters
@@ -18,7 +21,7 @@ from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens
 from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
-from s2s_cli.training.trainer import Trainer, clock
+from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import chosen_lines
 
 
@@ -81,6 +84,9 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         before = progress.history[-1].get("precision") if progress.history else None
         if before and before != runtime.precision:  # auto, and another machine
             log.say(f"{runtime.precision} from here on, where it was {before}: this machine is no faster in that")
+        threads = torch.get_num_threads()
+        if runtime.device.type == "cpu" and progress.threads not in (0, threads):
+            log.say(f"{threads} threads from here on, where it was {progress.threads}: sums are rounded otherwise")
     elif reports := first_weights(learner.model, dataset.vocabs, settings):
         for report in reports:
             log.say(report)

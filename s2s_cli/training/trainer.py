@@ -6,23 +6,25 @@ goes on ends with the same bits. It knows no model family and no command line.
 
 import contextlib
 import math
-import sys
 import time
 from typing import Any
 
+import torch
+
 from s2s_cli.config import Config
+from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen, tell
 from s2s_cli.training.board import Board
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
-from s2s_cli.training.validate import Validation, chosen_lines, validate
+from s2s_cli.training.validate import Validation, chosen_lines, samples, validate
 
 _ESTIMATED = (0.1, 0.3)  # shares of `max_time` after which it is estimated how long a validation takes
 _ESTIMATE_COSTS = 0.0025  # share of it that the last step of that takes at least
@@ -73,7 +75,7 @@ class Trainer:
             total=self.num_updates,
             initial=progress.update,
             unit="upd",
-            disable=not (sys.stderr.isatty() and self.runtime.is_main),
+            disable=not (self.runtime.is_main and has_screen()),
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
@@ -103,6 +105,7 @@ class Trainer:
 
     def _start_clocks(self) -> None:
         progress, now = self.progress, time.monotonic()
+        self._saved_at = now
         self._mark = (now, progress.num_tokens)  # since when, and from what count, speed is measured
         self._started = now - progress.seconds  # as if the run had never been interrupted
         self._begun = (now, progress.update)
@@ -126,6 +129,9 @@ class Trainer:
             self.reader.read(self.progress)  # which all do together
             with self.runtime.step():
                 self._report(bar)
+        is_due = self.runtime.is_main and time.monotonic() - self._saved_at >= self.settings.save_every
+        if update % READ_EVERY == 0 and self.runtime.all_sum(is_due):
+            self._save()
 
     def is_done(self) -> bool:
         """Whether nothing is left to do, a last validation included."""
@@ -170,7 +176,6 @@ class Trainer:
     def _update(self, stop: StopSignal) -> bool:
         """One update; False if a signal came between its batches, and then nothing has happened."""
         progress, number, before = self.progress, self.progress.update + 1, self.stream.position
-        fewest = self.updater.fewest_rows
         try:
             batches = []
             for _ in range(self.settings.accumulate):
@@ -181,8 +186,10 @@ class Trainer:
             self.learner.model.zero_grad(set_to_none=True)
             self.stream.position = before
             return False
-        if (rows := self.updater.fewest_rows) < fewest:
-            self.log.say(f"update {number}: {rows} pairs at once are too many for the memory, such batches are split")
+        if size := self.updater.split:
+            say = self.log.say if self.runtime.is_main else tell
+            say(f"update {number}: a batch of {size:,} positions is too large for the memory, such are split")
+            self.updater.split = 0
         self.reader.put(outcome)
         progress.update = number
         progress.position = self.stream.position
@@ -196,6 +203,7 @@ class Trainer:
         advice = "lower train.lr, raise train.warmup, or look at the training lines named above and in train.log"
         if self.updater.scaler is not None:
             advice = f"set runtime.precision to bf16 or fp32, {advice}"
+        advice += ", in another --run" if self._saved else ""
         if not progress.history:
             raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
         update = progress.history[-1]["update"]
@@ -373,24 +381,20 @@ class Trainer:
             f"update {progress.update} epoch {progress.position[0]} {found}{' (best)' if best else ''}, "
             f"after {clock(time.monotonic() - self._started)}, decoded in {time.monotonic() - begun:.0f} s"
         )
-        for src, out in list(zip(found.src, found.output, strict=False))[:2]:
-            self.log.say(f"    {src[:100]}  →  {out[:100]}")
+        with self.learner.averaged() as model:
+            for src, out in samples(found, model, self.dataset.vocabs, self.config.search, self.runtime):
+                self.log.say(f"    {src[:100]}  →  {out[:100]}")
         return record
 
     def _save(self) -> None:
         self.reader.read(self.progress)
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
+        self.progress.threads = torch.get_num_threads()
         with self.runtime.step():
+            self.log.sync()
             self.checkpoints.background.wait()  # so that memory never holds two snapshots
         snapshot = self.learner.snapshot(self.runtime)
         if self.runtime.is_main:
             self.checkpoints.save(snapshot, self.progress, self.config.model, self.config.search, self.dataset.vocabs)
-        self._saved = self.progress.update
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+        self._saved, self._saved_at = self.progress.update, time.monotonic()

@@ -4,7 +4,6 @@ Nothing here waits for a CUDA device: losses and norms stay tensors, and whether
 This file knows no order of data, no schedule, no files and no log. What is minimized stands in `objective.py`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -46,14 +45,19 @@ class Updater:
     """
 
     def __init__(
-        self, learner: Learner, settings: TrainSettings, runtime: Runtime, scaler: Sequence[float] = ()
+        self,
+        learner: Learner,
+        settings: TrainSettings,
+        runtime: Runtime,
+        scaler: Sequence[float] = (),
     ) -> None:
         self.learner, self.settings, self.runtime = learner, settings, runtime
         self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
         self.scaler: Tensor | None = None
         if runtime.dtype == torch.float16:
             self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=runtime.device)
-        self.fewest_rows = math.inf  # of a batch that memory was too small for
+        self.too_large = 0  # positions, rows times the longer side, of the smallest batch that memory was too small for
+        self.split = 0  # that number, until somebody has told of it
 
     def update(
         self,
@@ -97,10 +101,12 @@ class Updater:
     ) -> Tensor:
         """Gradients of the loss over `num_tokens`; returns the first four sums of an `Outcome`, of these batches.
 
-        Where memory is too small, every batch is split in halves, and the work begins anew: all terms of the loss are sums over
-        pairs, so that the gradient is the same but for dropout. Raises S2SError where a single pair does not fit.
+        Where memory is too small for a batch, it is split, as are later ones that are as large, and the work begins anew: all
+        terms of the loss are sums over pairs, so that the gradient is the same but for dropout. Raises S2SError where a single
+        pair does not fit.
         """
         while True:
+            batches = [part for batch in batches for part in self._parts(batch)]
             try:
                 return self._gradients(batches, num_tokens, number, tick)
             except RuntimeError as error:
@@ -110,15 +116,18 @@ class Updater:
             self.learner.model.zero_grad(set_to_none=True)
             if self.runtime.device.type == "cuda":
                 torch.cuda.empty_cache()
-            rows = max(len(batch.lines) for batch in batches)
-            if rows == 1:
-                size = max(max(batch.src.shape[1], batch.tgt_in.shape[1]) for batch in batches)
+            if len(self._at.lines) == 1:
                 raise S2SError(
-                    f"one pair of {size} positions is too much for the memory: run preprocess with a smaller --max-len, "
-                    "or take a smaller model"
+                    f"one pair of {positions(self._at)} positions is too much for the memory: run preprocess with a smaller "
+                    "--max-len, or take a smaller model"
                 )
-            self.fewest_rows = min(self.fewest_rows, rows)
-            batches = [half for batch in batches for half in halves(batch)]
+            self.too_large = self.split = positions(self._at)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """A batch, or those parts of it that are smaller than what memory was too small for."""
+        if not self.too_large or positions(batch) < self.too_large or len(batch.lines) == 1:
+            return [batch]
+        return [part for half in halves(batch) for part in self._parts(half)]
 
     def _gradients(self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object]) -> Tensor:
         rank, device = self.runtime.rank, self.runtime.device
@@ -126,6 +135,7 @@ class Updater:
         sums = torch.zeros(4, dtype=torch.float64, device=device)
         for batch in batches:
             tick()
+            self._at = batch
             with self.runtime.autocast():
                 loss = batch_loss(self.learner.model, batch.to(device), self.settings, number)
             mean = loss.total / num_tokens
@@ -151,6 +161,11 @@ class Updater:
                 torch.where(finite & ~grown, since, torch.zeros_like(since)),
             ]
         )
+
+
+def positions(batch: Batch) -> int:
+    """What a batch's budget counts: its rows times its longer side, padding included."""
+    return len(batch.lines) * max(batch.src.shape[1], batch.tgt_in.shape[1])
 
 
 def halves(batch: Batch) -> list[Batch]:

@@ -4,6 +4,7 @@ The value is what `translate | score` prints for the checkpoint, since it is mad
 lines may stand for all of them: it is spread evenly over the text, and the same at every validation.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch
 from s2s_cli.config import ScoreSettings, SearchSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import valid_batches
+from s2s_cli.data.vocab import Vocabs
+from s2s_cli.errors import S2SError
 from s2s_cli.evaluation.score import Score, corpus_score
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Runtime
@@ -81,6 +84,20 @@ def validate(
         output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
     return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
+
+
+@torch.no_grad()
+def samples(
+    found: Validation, model: Seq2Seq, vocabs: Vocabs, search: SearchSettings, runtime: Runtime
+) -> list[tuple[str, str]]:
+    """Two sources and their outputs, to be looked at; none where no output was wanted, and search finds none."""
+    output = found.output
+    if not output:
+        model.eval()
+        with contextlib.suppress(S2SError):
+            output = Translator.of([model], vocabs, search, runtime).translate(found.src[:2])
+        model.train()
+    return list(zip(found.src, output, strict=False))[:2]
 
 
 def chosen_lines(num_lines: int, subset: int) -> list[int]:

@@ -142,6 +142,50 @@ def test_newest_checkpoint_torn(s2s: Zygote, home: Path, tmp_path: Path, straigh
     assert content(run) == straight
 
 
+def test_a_checkpoint_is_saved_between_validations(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
+    """So that what a power cut costs is minutes; whether they are saved, or gone on from, changes nothing else."""
+    often = ["--save-every", "0.001s"]
+    assert s2s.run(*command(home, tmp_path / "often", *often), cwd=tmp_path).code == 0
+    assert content(tmp_path / "often") == straight
+    rare = ["--valid-every", 200, "--max-updates", 200]
+    assert s2s.run(*command(home, tmp_path / "whole", *rare), cwd=tmp_path).code == 0
+    run = tmp_path / "killed"
+    pid, stem = s2s.start(*command(home, run, *rare, *often), cwd=tmp_path)
+    wait_until((run / "last").exists)
+    os.kill(pid, signal.SIGKILL)
+    assert s2s.wait(pid, stem).code == -signal.SIGKILL
+    done = s2s.run(*command(home, run, *rare), cwd=tmp_path)
+    assert done.code == 0
+    assert re.search(r"going on after update \d+0, epoch", done.err)
+    assert content(run) == content(tmp_path / "whole")
+
+
+def test_another_number_of_threads_is_told_of(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    arguments = ["train", *OPTIONS, "--data", home / "data-bin", "--run", tmp_path / "run"]
+    assert s2s.run(*arguments, "--max-updates", 7, "--threads", 1, cwd=tmp_path).code == 0
+    done = s2s.run(*arguments, "--max-updates", 8, "--threads", 1, cwd=tmp_path)
+    assert "threads from here on" not in done.err
+    done = s2s.run(*arguments, "--max-updates", 9, "--threads", 2, cwd=tmp_path)
+    assert done.code == 0
+    assert "2 threads from here on, where it was 1" in done.err
+
+
+def test_a_run_that_nobody_watches_any_more_goes_on(home: Path, tmp_path: Path, straight: dict) -> None:
+    """As in `s2s train 2>&1 | head -1`: who reads its messages has gone."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s2s_cli", *map(str, command(home, run))],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert "done in" in (run / "train.log").read_text()
+    assert content(run) == straight
+
+
 def test_done_is_done(s2s: Zygote, home: Path, run: Path) -> None:
     before = content(run)
     options = ["--max-updates", 120, "--valid-every", 40, "--keep-best", 4, "--search-tokens", 300]
@@ -262,7 +306,9 @@ def test_a_run_made_before_a_setting_came_goes_on(s2s: Zygote, home: Path, tmp_p
         line for line in settings if line.split(":")[0].strip() not in ("freeze", "src_embeddings", "tgt_embeddings")
     ]
     assert len(older) == len(settings) - 3
-    (run / "config.yaml").write_text("\n".join(older))
+    idle = [line.replace("momentum: 0.0", "momentum: 0.9") for line in older]  # beside Adam, when nobody minded
+    assert idle != older
+    (run / "config.yaml").write_text("\n".join(idle))
     done = s2s.run(*command(home, run), "--freeze", "encoder", cwd=tmp_path)
     assert "train.freeze: the run has [], now ['encoder']" in done.err
     assert s2s.run(*command(home, run), cwd=tmp_path).code == 0

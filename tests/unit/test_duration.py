@@ -1,5 +1,7 @@
 """Times as people write them."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ def test_times(text: str, seconds: float) -> None:
     assert settings.model_dump(mode="json")["max_time"] == text, "it is written down as it was given"
     assert TrainSettings.model_validate(settings.model_dump(mode="json")) == settings
     assert str(settings.max_time) == text
+    assert str(copy.deepcopy(settings).max_time) == text
 
 
 @pytest.mark.parametrize("text", ["", "50", 50, "m", "0s", "-5m", "5m3h", "1:30", "five", "1h1h", "nan", "1e3s"])

@@ -1,10 +1,14 @@
 """Seeds, signals, locks and logs."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +19,7 @@ import torch
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import Interrupted, S2SError
-from s2s_cli.runtime import Background, Log, Runtime, StopSignal, lock, seed_for
+from s2s_cli.runtime import Background, Log, Runtime, StopSignal, has_screen, lock, seed_for, tell
 
 
 def draws(*numbers: int) -> list[float]:
@@ -46,6 +50,51 @@ def test_signals_become_a_flag_and_handlers_come_back() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_end_of_the_terminal_is_a_signal_unless_it_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_log_goes_on_after_what_was_spoiled(tmp_path: Path) -> None:
+    """A line cut short, bytes that are no text, and records of other shapes are left out when a run goes on."""
+    log = Log(tmp_path)
+    for update in (10, 20, 30):
+        log.metrics("train", update, loss=1.0)
+    file = tmp_path / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(
+        b"\n".join([lines[0], b"\xff\xfe\0", b"[1]", b'{"kind": "train"}', b"3", lines[1], lines[2], b'{"ki'])
+    )
+    log.rewind(20, 0)
+    log.sync()
+    assert file.read_bytes().split(b"\n") == [lines[0], lines[1], b""]
+
+
+def test_a_screen_has_room_for_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """What has none, is no terminal, or is closed, gets plain lines, or nothing."""
+    assert not has_screen()
+    main, other = pty.openpty()
+    for columns in (80, 0):
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with open(other, "w", closefd=False) as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            assert has_screen() == (columns > 0)
+            tell("said")
+            assert b"said" in os.read(main, 100)
+    monkeypatch.setattr(sys, "stderr", None)
+    tell("to nobody")
+    assert capsys.readouterr().out == ""
 
 
 def test_lock_is_of_one_process_and_of_none_that_it_forks(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, TrainStream, collate, valid_batches
 from s2s_cli.data.noise import Noise
 from s2s_cli.data.preprocess import preprocess
+from s2s_cli.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,13 @@ def test_a_batch_holds_its_pairs_and_padding_only(dataset: Dataset) -> None:
     assert batch.src.shape[1] == batch.src_len.max()
     assert batch.src.dtype == torch.int64
     assert same(batch.to("cpu"), batch)
+
+
+def test_a_place_that_no_epoch_has_is_refused(dataset: Dataset) -> None:
+    num = stream(dataset).num_batches(3)
+    stream(dataset, position=(3, num - 1))
+    with pytest.raises(DataError, match=f"epoch 3 of the training data has no batch {num}"):
+        stream(dataset, position=(3, num))
 
 
 def test_where_real_positions_are_is_known_without_asking_the_device(dataset: Dataset) -> None:

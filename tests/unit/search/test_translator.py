@@ -346,9 +346,9 @@ def test_lines_may_come_one_by_one(vocabs: Vocabs) -> None:
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_precision_is_that_of_validation_unless_told(
-    vocabs: Vocabs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+    vocabs: Vocabs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, fast: bool
 ) -> None:
-    """Where the processor is fast at it; and an ensemble of several kinds does as a model that does not tell."""
+    """Where the processor is fast at it, else it is told; an ensemble of several kinds does as a model that does not tell."""
     monkeypatch.setattr("s2s_cli.runtime.is_bf16_fast", lambda device: fast)
     odd = {"none": {}, "odd": {"precision": ["fp32"]}}
     for name in ("fp32", "bf16", "none", "fp99", "odd"):
@@ -364,6 +364,12 @@ def test_precision_is_that_of_validation_unless_told(
     assert [precision(name) for name in ("bf16", "none", "fp99", "odd")] == [default] * 4
     assert precision("fp32", "bf16") == precision("fp32", "none") == default
     assert [precision("fp32", told=told) for told in ("bf16", "int8", "fp32")] == ["bf16", "int8", "fp32"]
+    (tmp_path / "src").write_text("the dog\n")
+    for told in ("auto", "fp32"):
+        settings = TranslateSettings(model=[tmp_path / "bf16"], input=tmp_path / "src", output=tmp_path / f"{told}.out")
+        translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision=told))
+        said = "fp32, where the model was validated in bf16" in capsys.readouterr().err
+        assert said == (told == "auto" and not fast)
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ SCHEDULES = ["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"]
 @given(update=st.integers(1, 300), used=st.floats(0, 1), low=st.sampled_from([0.0, 1e-4]))
 def test_rate_reaches_its_end_when_the_time_is_up(schedule: str, update: int, used: float, low: float) -> None:
     """Whatever the schedule and however few the updates; without a time limit, and early in it, it is the plain one."""
-    settings = TrainSettings(schedule=schedule, lr=1e-3, min_lr=low, warmup=100)
+    settings = TrainSettings(schedule=schedule, lr=1e-3, min_lr=low, warmup=100, max_time="1h")
     plain = learning_rate(update, 64, settings, 1000)
     rate = learning_rate(update, 64, settings, 1000, time_used=used)
     assert learning_rate(update, 64, settings, 1000, time_used=0.0) == plain

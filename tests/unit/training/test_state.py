@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import MODEL, random_model
 
-from s2s_cli.checkpoint.bundle import open_bundle, weights_of
+from s2s_cli.checkpoint.bundle import open_bundle, weights_of, write_sums
 from s2s_cli.config import SearchSettings, TrainSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError
@@ -150,12 +150,14 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, vocabs: Vocabs, spoil,
     first = save(at, vocabs, 1, scores)
     save(at, vocabs, 2, scores)
     (at.folder / ".step-0000003.tmp").mkdir()
+    (at.path(1) / ".training.gone").mkdir()
     spoil(at.path(2))
     fresh = learner(vocabs, 77)
     at.tidy()
     assert at.resume(fresh) == progress(1, scores)
     assert same(first, fresh)
     assert at.updates() == [1], "later ones are made anew"
+    assert not list(at.path(1).glob(".*"))
     assert (tmp_path / "best").resolve() == (tmp_path / "last").resolve() == at.path(1).resolve()
     assert not list(at.folder.glob(".*"))
     assert ("passing over step-0000002" in capsys.readouterr().err) == told
@@ -213,6 +215,39 @@ def test_another_optimizer_is_refused_by_name(tmp_path: Path, vocabs: Vocabs) ->
         at.resume(learner(vocabs, optimizer="adafactor"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"update": -1}, "greater than or equal to 0"),
+        ({"update": 7}, "not the state of update 1, but of 7"),
+        ({"position": [0, -4]}, "greater than or equal to 0"),
+        ({"position": "x"}, "is not the state of a run"),
+        ({"history": [{"update": 1, "epoch": 0, "loss": 9.0}]}, "without its update, its loss or its bleu"),
+        ({"history": [{"update": 1, "epoch": 0, "bleu": 9.0}]}, "without its update, its loss or its bleu"),
+        ({"history": [{"update": 1.0, "loss": 1.0, "bleu": 9.0}]}, "without its update, its loss or its bleu"),
+        ({"seconds": "nan"}, "finite number"),
+        ({"time_used": -1.0}, "greater than or equal to 0"),
+        ({"history": [{"update": "x", "loss": 1.0, "bleu": 9.0}]}, "without its update, its loss or its bleu"),
+        ({"history": [3]}, "is not the state of a run"),
+    ],
+)
+def test_a_state_that_no_run_has_is_refused(change: dict, message: str, tmp_path: Path, vocabs: Vocabs) -> None:
+    """With sums that fit it."""
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 1, {1: 2.0})
+    state = at.path(1) / "training" / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | change))
+    write_sums_anew(state.parent)
+    with pytest.raises(BundleError, match=message):
+        at.resume(learner(vocabs))
+    assert at.updates() == [1]
+
+
+def write_sums_anew(folder: Path) -> None:
+    (folder / "SHA256SUMS").unlink()
+    write_sums(folder)
+
+
 def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
     """Fields that came later have defaults."""
     old = {"update": 3, "position": [0, 3], "num_tokens": 5, "seconds": 1.0, "skipped": 0, "history": []}
@@ -222,7 +257,6 @@ def test_a_state_of_an_older_version_is_read(tmp_path: Path) -> None:
         {"position": 3},
         {"update": "three"},
         {"history": [3]},
-        {"history": [{"loss": 1.0}]},
         {"health": {"count": []}},
         {"scaler": "a"},
         {"more": 1},

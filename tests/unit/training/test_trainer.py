@@ -23,6 +23,7 @@ from s2s_cli.training import trainer as trainer_module
 from s2s_cli.training.state import Checkpoints, Progress
 from s2s_cli.training.train import _fresh_learner, train
 from s2s_cli.training.trainer import Trainer
+from s2s_cli.training.validate import Validation, samples
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
@@ -171,6 +172,22 @@ def test_a_long_first_validation_ends_in_time(
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     rates = [line["lr"] for line in lines if line["kind"] == "train"]
     assert rates[-1] < 0.3 * max(rates)
+
+
+def test_outputs_are_shown_where_the_loss_alone_is_wanted(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """And none of a model that has gone wrong: it is the loss that tells of that."""
+    settings = config(home, tmp_path / "run", max_updates=4, valid_metric="loss")
+    train(settings)
+    assert (tmp_path / "run" / "train.log").read_text().count("  →  ") == 2
+    learner = _fresh_learner(settings, dataset, CPU)
+    found = Validation("fp32", 1.0, {}, dataset.valid_src, [])
+    assert [src for src, _ in samples(found, learner.model, dataset.vocabs, settings.search, CPU)] == dataset.valid_src[
+        :2
+    ]
+    for parameter in learner.model.parameters():
+        parameter.data.fill_(float("nan"))
+    assert samples(found, learner.model, dataset.vocabs, settings.search, CPU) == []
+    assert learner.model.training
 
 
 def test_what_is_left_is_reckoned_from_the_pace_since_the_run_went_on(

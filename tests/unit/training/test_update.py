@@ -88,6 +88,19 @@ def test_where_memory_is_short_batches_are_split_and_the_gradient_stays(
         assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
 
 
+def test_what_is_too_large_is_tried_once(home: Path, dataset: Dataset) -> None:
+    """Later updates split such batches beforehand, and no others."""
+    batches = batches_of(dataset, 3, 8, 5)
+    update = updater(home, dataset)
+    tried = fail_above(update, 3, "there")
+    update.update(batches, 1, RATE)
+    assert max(tried) > 3
+    tried.clear()
+    update.update(batches, 2, RATE)
+    assert max(tried) == tried[0] == 3
+    assert sum(tried) == 16
+
+
 def test_a_pair_that_does_not_fit_is_the_end(home: Path, dataset: Dataset) -> None:
     update = updater(home, dataset)
     fail_above(update, 0, "there")

@@ -110,9 +110,13 @@ class TranslateSettings(Section):
         if self.prefix and self.prefix_text:
             raise ValueError("prefix and prefix_text both say how outputs begin: leave out one of them")
         if self.force:
-            others = {"samples": self.samples > 0, "mbr": self.mbr != "no", "nbest": self.nbest > 1}
-            others |= {"prefix": self.prefix is not None, "prefix_text": self.prefix_text != ""}
-            others |= {"long_lines": self.long_lines == "split"}  # where an output would be split, nobody knows
-            if named := [name for name, given in others.items() if given]:
-                raise ValueError(f"force scores the outputs that it is given: leave out {', '.join(named)}")
+            self.check_forced()
         return self
+
+    def check_forced(self) -> None:
+        """ValueError for what makes outputs, where outputs are given."""
+        others = {"samples": self.samples > 0, "mbr": self.mbr != "no", "nbest": self.nbest > 1}
+        others |= {"prefix": self.prefix is not None, "prefix_text": self.prefix_text != ""}
+        others |= {"long_lines": self.long_lines == "split"}  # where an output would be split, nobody knows
+        if named := [name for name, given in others.items() if given]:
+            raise ValueError(f"force scores the outputs that it is given: leave out {', '.join(named)}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from s2s_cli.config import ScoreSettings
 from s2s_cli.evaluation.metrics import SacreMetric, build_metric
-from s2s_cli.evaluation.rouge import UnicodeTokenizer
+from s2s_cli.evaluation.rouge import build_tokenizer
 
 Utility = Callable[[Sequence[str]], np.ndarray]  # k texts -> [k, k]: row the output, column the reference, 0 to 100
 
@@ -20,11 +20,12 @@ Utility = Callable[[Sequence[str]], np.ndarray]  # k texts -> [k, k]: row the ou
 def utility(name: str, options: ScoreSettings) -> Utility:
     """The sentence score `name` (chrf, bleu or rouge, which is ROUGE-L) of each text against each as its reference.
 
-    BLEU and chrF have the options of `score`. ROUGE keeps the letters of every script, since it would else erase most of
-    a text that is not English.
+    The options are those of `score`, but that ROUGE keeps the letters of every script unless told otherwise, since it would
+    else erase most of a text that is not English.
     """
     if name == "rouge":
-        tokenize = UnicodeTokenizer().tokenize
+        told = options.rouge_tokenizer if "rouge_tokenizer" in options.model_fields_set else "unicode"
+        tokenize = build_tokenizer(told, options.rouge_stem).tokenize
         return lambda texts: _rouge_l([tokenize(text) for text in texts])
     metric = cast(SacreMetric, build_metric(name, [[""]], options, sentence=True))
     counts = _bleu_counts if name == "bleu" else _chrf_counts

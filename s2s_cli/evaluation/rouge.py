@@ -45,13 +45,19 @@ class UnicodeTokenizer:
 @cache
 def _scorer(kind: str, tokenizer: str, stem: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
 
-    if tokenizer == "rouge-score":
-        return RougeScorer([kind], tokenizer=DefaultTokenizer(use_stemmer=stem))
+    return RougeScorer([kind], tokenizer=build_tokenizer(tokenizer, stem))
+
+
+def build_tokenizer(name: str, stem: bool) -> Any:
+    """The tokenizer of that name: rouge-score's own, or `UnicodeTokenizer`; with Porter's stemmer, if wanted."""
+    if name == "rouge-score":
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        return DefaultTokenizer(use_stemmer=stem)
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 
-    return RougeScorer([kind], tokenizer=UnicodeTokenizer(PorterStemmer() if stem else None))
+    return UnicodeTokenizer(PorterStemmer() if stem else None)
 
 
 def sentences(text: str, split: str) -> str:

@@ -14,6 +14,10 @@ def texts(lines: Iterable[str], name: str = "lines") -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, str):
             raise ConfigError(f"{name}: line {number} is {line!r:.40}, where text (str) is wanted")
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{name}: line {number} is no text that UTF-8 could hold: {error}") from None
         yield line
 
 

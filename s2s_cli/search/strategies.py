@@ -84,8 +84,8 @@ class _Live(Rows):
 
 def limits_for(src_len: list[int], settings: SearchSettings) -> Limits:
     """Limits of each output by its own source length in pieces, never by the batch."""
-    most = [min(settings.max_len, int(n * settings.max_len_ratio) + settings.max_len_extra) for n in src_len]
-    # 10 times 1.1 is 11, which the product of floats is a little above.
+    # 10 times 1.1 is 11, which the product of floats is a little above, and 100 times 1.15 is 115, which it is a little below.
+    most = [min(settings.max_len, int(n * settings.max_len_ratio + 1e-6) + settings.max_len_extra) for n in src_len]
     fewest = [max(settings.min_len, math.ceil(n * settings.min_len_ratio - 1e-6)) for n in src_len]
     return Limits(min_len=[min(pair) for pair in zip(fewest, most, strict=True)], max_len=most)
 

@@ -30,6 +30,10 @@ from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
 _SCORE = ScoreSettings()
+_OF_SEARCH = {
+    *("beam", "min_len", "min_len_ratio", "max_len", "max_len_ratio", "max_len_extra"),
+    *("no_repeat_ngram", "repetition_penalty", "may_repeat", "ban"),
+}
 
 
 def translate(
@@ -73,6 +77,10 @@ def _remark(
         tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
     if settings.samples and "beam" in given.model_fields_set:
         tell("beam: for search alone, and of no effect with --samples")
+    if "seed" in settings.model_fields_set and not settings.samples:
+        tell("seed: for sampling alone, and of no effect without --samples")
+    if settings.force and (idle := sorted(_OF_SEARCH & given.model_fields_set)):
+        tell(f"{', '.join(idle)}: for search alone, and of no effect with --force")
 
 
 def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
@@ -206,7 +214,11 @@ def _report(settings: TranslateSettings, search: SearchSettings, seen: Seen, rep
     """What the scores are that were written, and what happened to lines on their way."""
     if settings.format == "jsonl" or (settings.format == "tsv" and not settings.force and settings.mbr == "no"):
         unit = "" if search.length_penalty == "none" else ", length in pieces with the end"
-        tell(f"{formula(search)}, in nats{unit}")
+        plain = (
+            settings.samples > 0 or settings.force is not None
+        )  # no rule of search has a say in what is drawn, or given
+        ranked = search.model_copy(update={"repetition_penalty": 1.0}) if plain else search
+        tell(f"{formula(ranked)}, in nats{unit}")
     for path, lines in repaired.items():
         name = "" if path == settings.input else f" of {file_name(path)}"
         tell(

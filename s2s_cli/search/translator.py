@@ -200,6 +200,10 @@ class Translator:
     ) -> list[Output | None]:
         """How probable each line's given output is, as an `Output`; None for a blank line that has one (see `search`)."""
         self.check(settings)
+        try:
+            settings.check_forced()
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         sources = list(texts(lines))
         given = map(Line, count(1), sources, repeat(""), as_many(sources, outputs, "outputs"))
         return [found[0] if found else None for found in self._each(given, settings)]

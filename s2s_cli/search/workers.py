@@ -61,7 +61,8 @@ class Workers:
 
     def _start(self) -> ProcessPoolExecutor:
         self._pool = start_pool(self._work, self.num, first=_first)
-        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        # Waiting, since the interpreter's own end would meet a pool that is half shut down with a traceback.
+        weakref.finalize(self, self._pool.shutdown, wait=True, cancel_futures=True)
         return self._pool
 
     def close(self) -> None:

@@ -1,5 +1,8 @@
 """The user's mistakes: exit code 2, one message that says what and where, nothing on stdout, no traceback."""
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,3 +190,12 @@ def test_folder_that_may_not_be_written(s2s: Zygote, home: Path, run: Path, tmp_
     done = s2s.run("average", "-o", tmp_path / "mean", cwd=home, file_limit=2000)
     check(done, "mean could not be written")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_was_closed_is_empty(closed: str, home: Path) -> None:
+    """Before the command began: it reads nothing from there, writes nothing there, and says what it would have said."""
+    line = f"exec {shlex.quote(sys.executable)} -m s2s_cli translate -m nowhere {closed}"
+    done = subprocess.run(["sh", "-c", line], cwd=home, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nowhere is neither a run folder nor a bundle" in done.stderr or "2>&-" in closed

@@ -62,7 +62,15 @@ def test_scores_come_with_their_formula(translate: Translate) -> None:
     gnmt = ["--length-penalty", "gnmt", "--alpha", 0.6]
     for form, expected in (("text", False), ("tsv", True), ("jsonl", True)):
         assert (told in translate(*gnmt, "--format", form, stdin=b"the dog\n").err) == expected
+    plain = "score = log p / length^1, in nats"
+    once = ["--repetition-penalty", 1.2, "--format", "jsonl"]
+    assert "log p [× 1.2 where repeated]" in translate(*once, stdin=b"the dog\n").err
+    assert plain in translate(*once, "--samples", 2, stdin=b"the dog\n").err
+    forced = translate(*once, "-i", "test.src", "--force", "test.tgt").err
+    assert plain in forced
+    assert "repetition_penalty: for search alone, and of no effect with --force" in forced
     drawn = translate("--samples", 2, "--beam", 3, "--format", "tsv", stdin=b"the dog\n")
+    assert "seed: for sampling alone" in translate("--seed", 2, stdin=b"the dog\n").err
     assert "beam: for search alone, and of no effect with --samples" in drawn.err
     assert "temperature: for sampling alone" in translate("--temperature", 2, stdin=b"the dog\n").err
 

@@ -15,6 +15,12 @@ WORDS = st.lists(
 TEXTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=5)
 
 
+def test_rouge_keeps_all_letters_unless_told_otherwise() -> None:
+    texts = ["犬が好き", "犬が好き"]
+    assert utility("rouge", ScoreSettings())(texts)[0, 1] == 100.0
+    assert utility("rouge", ScoreSettings(rouge_tokenizer="rouge-score"))(texts)[0, 1] == 0.0
+
+
 @pytest.mark.parametrize(
     ("name", "same", "options"),
     [
@@ -24,6 +30,8 @@ TEXTS = st.lists(WORDS.map(" ".join), min_size=1, max_size=5)
         ("bleu", "bleu", {}),
         ("bleu", "bleu", {"tokenize": "zh", "smooth": "floor"}),
         ("rouge", "rougeL", {"rouge_tokenizer": "unicode"}),
+        ("rouge", "rougeL", {"rouge_tokenizer": "rouge-score"}),
+        ("rouge", "rougeL", {"rouge_tokenizer": "unicode", "rouge_stem": True}),
     ],
 )
 @given(texts=TEXTS)

@@ -322,6 +322,12 @@ def test_least_length_is_that_many_times_the_source(num_pieces: int, percent: in
     assert limits_for([num_pieces], settings).min_len == [-(-num_pieces * percent // 100)]
 
 
+@given(st.integers(0, 5000), st.integers(0, 300))
+def test_greatest_length_is_that_many_times_the_source(num_pieces: int, percent: int) -> None:
+    settings = SearchSettings(max_len_ratio=percent / 100, max_len_extra=0, max_len=10**6)
+    assert limits_for([num_pieces], settings).max_len == [num_pieces * percent // 100]
+
+
 def test_attention_that_there_is_none_of() -> None:
     model = Scripted(0, 1)
     memory = model.memory([0])

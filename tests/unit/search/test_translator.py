@@ -317,6 +317,15 @@ MISUSE: dict[str, tuple[Callable[[Translator], object], str]] = {
     "nothing": (lambda t: t.translate(None), "a single NoneType"),
     "lines of bytes": (lambda t: t.translate(["the", b"dog"]), "lines: line 2 is b'dog'"),
     "lines of numbers": (lambda t: t.search([7]), "lines: line 1 is 7, where text"),
+    "half a character": (
+        lambda t: t.translate(["the", "a \ud800 dog"]),
+        "lines: line 2 is no text that UTF-8 could hold",
+    ),
+    "outputs that are split": (
+        lambda t: t.force(["the"], ["der"], wanted(long_lines="split")),
+        "force scores the outputs that it is given: leave out long_lines",
+    ),
+    "outputs that are drawn": (lambda t: t.force(["the"], ["der"], wanted(samples=2)), "leave out samples"),
     "no prefix": (lambda t: t.search(["the"], prefixes=[None]), "prefixes: line 1 is None"),
     "other settings": (lambda t: t.search(["the"], SearchSettings()), "settings must be TranslateSettings"),
     "settings as a dict": (lambda t: t.force(["the"], ["der"], {"nbest": 2}), r"TranslateSettings\(…\).* not dict"),

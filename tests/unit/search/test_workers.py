@@ -69,10 +69,7 @@ def test_processes_end_with_what_they_were_made_for() -> None:
     list(workers.each([(n,) for n in range(4)]))
     children = multiprocessing.active_children()
     assert len(children) >= 2
-    del workers
-    until = time.monotonic() + 30
-    while any(child.is_alive() for child in children) and time.monotonic() < until:
-        time.sleep(0.05)
+    del workers  # which waits for them: a pool that is half shut down troubles the interpreter's own end
     assert not any(child.is_alive() for child in children)
 
 

@@ -6,8 +6,7 @@
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
 #   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
-#                regularised (which goes on from lowercased; the two also make an ensemble), distilled (which goes on from
-#                lowercased too, and learns from that ensemble) (default: all)
+#                regularised (which goes on from lowercased; the two also make an ensemble) (default: all)
 #   SEED         numbers (default: 1); more than one also make an ensemble
 #   --smoke      about a minute on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
@@ -19,7 +18,7 @@ models=()
 seeds=()
 for name in ${names[@]+"${names[@]}"}; do
     case $name in
-        rnn-basic | rnn | rnn-luong | rnn-bahdanau | transformer | lowercased | regularised | distilled) models+=("$name") ;;
+        rnn-basic | rnn | rnn-luong | rnn-bahdanau | transformer | lowercased | regularised) models+=("$name") ;;
         *[!0-9]*) echo "run.sh: $name is no model of this recipe, and no seed" >&2; exit 2 ;;
         *) seeds+=("$name") ;;
     esac
@@ -30,37 +29,23 @@ if ! python3 -c 'import sacremoses' 2> /dev/null; then
 fi
 
 python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
-train=text/train
-corpus=() # what a smoke run changes besides
+corpus=() # what a smoke run changes
 limits=()
 num=1000
 if $smoke; then
-    [ ${#models[@]} -gt 0 ] || models=(lowercased regularised distilled)
+    [ ${#models[@]} -gt 0 ] || models=(lowercased regularised)
     [ ${#seeds[@]} -gt 0 ] || seeds=(1 2)
     for side in en de; do
         head -n 1000 "text/train.$side" > "train.$side"
         head -n 20 "text/val.$side" > "val.$side"
     done
-    train=train
-    corpus=(--valid-src val.en --valid-tgt val.de --vocab-size 1000)
+    corpus=(--train-src train.en --train-tgt train.de --valid-src val.en --valid-tgt val.de --vocab-size 1000)
     limits=(--max-updates 4 --valid-every 2 --warmup 3 --batch-tokens 512 --beam 1 --max-len 8 --dim 64)
     num=10
 fi
 for end in en de lc.norm.tok.de; do head -n $num "text/test_2016_flickr.$end" > "test.$end"; done
 [ ${#seeds[@]} -gt 0 ] || seeds=(1)
-[ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased regularised distilled)
-pairs=(--train-src $train.en --train-tgt $train.de)
-
-needs() { # BUNDLE...: what a model goes on from, and what else it learns from
-    local bundle
-    for bundle in "$@"; do
-        if [ ! -d "$bundle" ]; then
-            echo "run.sh: $model goes on from ${bundle%%/*}, which was not trained with seed $seed: name both" >&2
-            exit 2
-        fi
-    done
-    flags=(--init-from "$1")
-}
+[ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased regularised)
 
 for model in "${models[@]}"; do
     config=$recipe/s2s.yaml
@@ -69,31 +54,24 @@ for model in "${models[@]}"; do
     last=10 # checkpoints that are averaged
     case $model in
         rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model"); last=4 ;;
-        lowercased | regularised | distilled) config=$recipe/$model.yaml; data=data-lowercased ;;
+        lowercased | regularised) config=$recipe/$model.yaml; data=data-lowercased ;;
     esac
     ! $smoke || last=2
-    once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data "${pairs[@]}" ${corpus[@]+"${corpus[@]}"} \
+    once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data ${corpus[@]+"${corpus[@]}"} \
         $([ $data = data-bin ] || echo --lowercase)
     bundles=()
     for seed in "${seeds[@]}"; do
         run=$model/seed$seed
+        if [ $model = regularised ]; then
+            flags=(--init-from "lowercased/seed$seed/averaged")
+            if [ ! -d "lowercased/seed$seed/averaged" ]; then
+                echo "run.sh: regularised goes on from lowercased, which was not trained with seed $seed: name both" >&2
+                exit 2
+            fi
+        fi
         bundles+=(-m "$run/averaged")
         [ ! -f "$run/averaged.hyp" ] || continue
         say "$model, seed $seed"
-        plain=lowercased/seed$seed/averaged
-        regularised=regularised/seed$seed/averaged
-        case $model in
-            regularised) needs $plain ;;
-            distilled)
-                needs $plain $regularised
-                teachers=distilled/teachers$seed.de
-                data=distilled/data$seed
-                mkdir -p distilled
-                once $teachers s2s translate -m $plain -m $regularised -i $train.en -o $teachers
-                once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data --lowercase --src-vocab data-lowercased \
-                    "${pairs[@]}" --train-src $train.en --train-tgt $teachers ${corpus[@]+"${corpus[@]}"}
-                ;;
-        esac
         s2s train -c "$config" --data $data --run "$run" --seed "$seed" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
         [ -d "$run/averaged" ] || s2s average -m "$run" --last $last -o "$run/averaged"
         s2s translate -m "$run/best" -i test.en -o "$run/best.hyp"

@@ -24,12 +24,16 @@ def utility(name: str, options: ScoreSettings) -> Utility:
     else erase most of a text that is not English.
     """
     if name == "rouge":
-        told = options.rouge_tokenizer if "rouge_tokenizer" in options.model_fields_set else "unicode"
-        tokenize = build_tokenizer(told, options.rouge_stem).tokenize
+        tokenize = build_tokenizer(rouge_tokenizer(options), options.rouge_stem).tokenize
         return lambda texts: _rouge_l([tokenize(text) for text in texts])
     metric = cast(SacreMetric, build_metric(name, [[""]], options, sentence=True))
     counts = _bleu_counts if name == "bleu" else _chrf_counts
     return lambda texts: counts(metric, [metric.ngrams(text) for text in texts])
+
+
+def rouge_tokenizer(options: ScoreSettings) -> str:
+    """The tokenizer that `utility` takes for ROUGE."""
+    return options.rouge_tokenizer if "rouge_tokenizer" in options.model_fields_set else "unicode"
 
 
 def _chrf_counts(metric: SacreMetric, ngrams: list[dict[str, Any]]) -> np.ndarray:

@@ -55,9 +55,11 @@ def build_tokenizer(name: str, stem: bool) -> Any:
         from rouge_score.tokenizers import DefaultTokenizer
 
         return DefaultTokenizer(use_stemmer=stem)
+    if not stem:
+        return UnicodeTokenizer()
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 
-    return UnicodeTokenizer(PorterStemmer() if stem else None)
+    return UnicodeTokenizer(PorterStemmer())
 
 
 def sentences(text: str, split: str) -> str:

@@ -20,6 +20,7 @@ from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, Trans
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.evaluation.pairwise import rouge_tokenizer
 from s2s_cli.files import place_of, sha256
 from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
@@ -57,6 +58,7 @@ def translate(
             if _STDIN not in _outputs(settings) and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator, runtime, score, ranks.world)
             _write(translator, settings, score, ranks, identity, seen, repaired)
+            translator.workers.close()
         with ranks.step():
             seen = _together(seen, ranks)
             if ranks.rank == 0:
@@ -139,7 +141,7 @@ def _identity(
         "alignments": settings.alignments is not None,
     }
     if settings.mbr != "no":
-        identity["score"] = score.model_dump(mode="json")
+        identity["score"] = score.model_dump(mode="json") | {"rouge_tokenizer": rouge_tokenizer(score)}
     for name in ("input", "prefix", "force"):
         if (path := getattr(settings, name)) is not None:
             identity[name] = sha256(path)
@@ -214,9 +216,7 @@ def _report(settings: TranslateSettings, search: SearchSettings, seen: Seen, rep
     """What the scores are that were written, and what happened to lines on their way."""
     if settings.format == "jsonl" or (settings.format == "tsv" and not settings.force and settings.mbr == "no"):
         unit = "" if search.length_penalty == "none" else ", length in pieces with the end"
-        plain = (
-            settings.samples > 0 or settings.force is not None
-        )  # no rule of search has a say in what is drawn, or given
+        plain = settings.samples > 0 or settings.force is not None  # scores of what is drawn, or given, have no penalty
         ranked = search.model_copy(update={"repetition_penalty": 1.0}) if plain else search
         tell(f"{formula(ranked)}, in nats{unit}")
     for path, lines in repaired.items():

@@ -81,7 +81,9 @@ def validate(
         tick(len(batch.lines))
     output, textual = [], [name for name in metrics if name != "loss"]
     if textual:
-        output = Translator.of([model], dataset.vocabs, search, runtime).translate(src, tick)
+        translator = Translator.of([model], dataset.vocabs, search, runtime)
+        output = translator.translate(src, tick)
+        translator.workers.close()
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
     return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
 

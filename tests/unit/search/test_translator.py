@@ -14,14 +14,14 @@ import torch
 from samples import MODEL, random_model, sentences
 
 from s2s_cli.checkpoint.bundle import save_bundle, weights_of
-from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
+from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
-from s2s_cli.search.translate import translate
+from s2s_cli.search.translate import _identity, translate
 from s2s_cli.search.translator import Line, Seen, Translator
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -379,6 +379,16 @@ def test_precision_is_that_of_validation_unless_told(
         translate(settings, SearchSettings(), RuntimeSettings(device="cpu", precision=told))
         said = "fp32, where the model was validated in bf16" in capsys.readouterr().err
         assert said == (told == "auto" and not fast)
+
+
+def test_what_mbr_was_begun_with_is_told_from_what_it_is_now(bundle: Path, tmp_path: Path) -> None:
+    """ROUGE keeps all letters unless it is told otherwise, even told what is the default of `score`."""
+    (tmp_path / "src").write_text("the dog\n")
+    settings = TranslateSettings(model=[bundle], input=tmp_path / "src", samples=2, mbr="rouge")
+    options = [ScoreSettings(), ScoreSettings(rouge_tokenizer="unicode"), ScoreSettings(rouge_tokenizer="rouge-score")]
+    ours = Translator(bundle, runtime=ON_CPU)
+    plain, same, other = (_identity(settings, ours, ON_CPU, score, 1) for score in options)
+    assert plain == same != other
 
 
 def test_ensemble_needs_one_vocabulary(bundle: Path, tmp_path: Path) -> None:

@@ -45,11 +45,7 @@ class Updater:
     """
 
     def __init__(
-        self,
-        learner: Learner,
-        settings: TrainSettings,
-        runtime: Runtime,
-        scaler: Sequence[float] = (),
+        self, learner: Learner, settings: TrainSettings, runtime: Runtime, scaler: Sequence[float] = ()
     ) -> None:
         self.learner, self.settings, self.runtime = learner, settings, runtime
         self.parameters = [p for p in learner.model.parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from s2s_cli.models.layers import lanes
 
-_FIRST = 16  # positions that a buffer has room for at first
+_MORE = 16  # positions that a buffer has room for at first, and each time it grows: a roomier one is slower to read
 _WIDEST = 8  # hypotheses of a group: as each is a query over all, beyond some number copies are cheaper
 
 
@@ -40,10 +40,10 @@ class Cache:
         buffer, length, width = self.buffer, self.length, k.shape[2]
         used, filled = length * width, lanes(length * width)
         if buffer is None:
-            buffer = Buffer(k.new_empty(2, *k.shape[:2], _FIRST * width, k.shape[3]), 0)
+            buffer = Buffer(k.new_empty(2, *k.shape[:2], _MORE * width, k.shape[3]), 0)
         elif buffer.used != length or used + width > buffer.tensor.shape[3]:  # another has gone on here; or it is full
             old = buffer.tensor[:, :, :, :filled]
-            room = lanes(filled + max(_FIRST, length) * width)
+            room = lanes(filled + _MORE * width)
             buffer = Buffer(old.new_empty(*old.shape[:3], room, old.shape[4]), length)
             buffer.tensor[:, :, :, :filled] = old
         if used + width > filled:

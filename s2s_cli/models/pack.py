@@ -13,19 +13,23 @@ from torch import Tensor, nn
 
 from s2s_cli.models.autoregression import SelfAttention
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.models.layers import FeedForward
+from s2s_cli.models.layers import Attention, FeedForward
 from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
 _LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
+_WIDE_HEAD = 64  # elements of an attention head from which on its products are faster in bf16
+_WIDE = 512  # elements of all heads: of fewer, torch leaves a single query to other products, which add up otherwise
 _SMALLEST = 1e-9  # stands for the largest element of a row of zeros
 
 
 def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
     """Change `model` for the last time: it translates on CPU from now on, its matrix products in fp32, bf16 or int8.
 
-    With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32.
+    With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. There too,
+    with int8 and bf16, so are queries with keys and values in wide attention, which are then half as large.
     """
+    halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu")
     for module in list(model.modules()):
         if isinstance(module, EncoderLayer):
             module.attention.ready(of_self=True)
@@ -41,10 +45,18 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, _packed(child, dtype))
+        if isinstance(module, Attention) and halves and _is_wide(module):
+            for name in {"q", "kv", "qkv"} & module._modules.keys():
+                module.get_submodule(name).rounds = True  # type: ignore[assignment]
     output = nn.Linear(1, 1)
     output.weight, output.bias = model.head.weight, model.head.bias
     model.head.product = _packed(output, dtype)
     return model
+
+
+def _is_wide(attention: Attention) -> bool:
+    dim = attention.out.in_features
+    return dim >= _WIDE and dim >= _WIDE_HEAD * attention.heads
 
 
 def _as_is(x: Tensor) -> Tensor:
@@ -79,13 +91,14 @@ def has_onednn() -> bool:
 
 
 def few(num: int) -> int:
-    """`num` rows, and so many more that there are but four numbers between one power of two and the next, and none below 4.
+    """`num` rows, and so many more that few numbers are left: from one power of two to the next 16, of small ones fewer.
 
     oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over;
     and a product of one row may add up in another order than one of many.
     """
     num = max(num, 4)
-    step = 1 << (num.bit_length() - 3)
+    bits = num.bit_length()
+    step = 1 << max(bits - 5, min(bits - 3, 2))
     return -(-num // step) * step
 
 
@@ -138,20 +151,19 @@ class Int8Linear(nn.Module):
         self.bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach()
         self.scale = scale / 127.0  # of weight and input together
         self.zero = torch.zeros(len(weight), dtype=torch.long)
-        self.relu = relu
+        self.relu, self.rounds = relu, False
         self.is_packed = has_onednn() if packed is None else packed
         if self.is_packed:
             self.weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
-        self.middle = torch.tensor(128.5)  # the middle of 0 … 255, and a half, since a cast rounds down
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D'], both in fp32."""
-        rows = x.flatten(0, -2)
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_(min=_SMALLEST)
-        rounded = torch.addcmul(self.middle, rows, 127.0 / largest).to(torch.uint8)
+        """[..., D] -> [..., D'] in fp32, or with `rounds` in bf16."""
+        rows = x.flatten(0, -2).float()
+        largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True)).clamp_(min=_SMALLEST)
+        rounded = (rows * (127.0 / largest)).round_().to(torch.int8)
         if self.is_packed:
             y = torch.ops.onednn.qlinear_pointwise(
-                _filled(rounded),
+                _filled(rounded.view(torch.uint8).bitwise_xor_(128)),  # 128 more: torch's own cast to bytes is slow
                 1.0,
                 128,
                 self.weight,
@@ -166,6 +178,7 @@ class Int8Linear(nn.Module):
                 "",
             )[: len(rows)]
         else:
-            y = F.linear(rounded.float() - 128.0, self.weight.float()) * self.scale
+            y = F.linear(rounded.float(), self.weight.float()) * self.scale
         y = torch.addcmul(self.bias, y, largest, out=y)
-        return (y.relu_() if self.relu else y).view(*x.shape[:-1], -1)
+        y = (y.relu_() if self.relu else y).view(*x.shape[:-1], -1)
+        return y.bfloat16() if self.rounds else y

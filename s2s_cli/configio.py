@@ -26,6 +26,13 @@ _FAMILIES: dict[str, type[BaseModel]] = {"transformer": TransformerSettings, "rn
 class _Loader(yaml.SafeLoader):
     """YAML in which only true and false are booleans, and nothing is a date: `no`, `on` and 2024-01-05 are words."""
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """As it is, but for an escape such as "\\ud800", which is half a character."""
+        value = super().construct_scalar(node)
+        if not _is_text(value):
+            raise yaml.constructor.ConstructorError(None, None, "an escape that is no character", node.start_mark)
+        return value
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in found if not tag.endswith((":bool", ":timestamp"))]
@@ -182,7 +189,9 @@ def _fault(item: Any, values: Values) -> str:
     if item["type"] == "union_tag_invalid":
         path.append("family")
     key = ".".join(path[:2])
-    origins = (where for name, where in values.origin.items() if name == key or name.startswith(f"{key}."))
+    whole = len(path) == 1 and item["type"] == "value_error"  # of several settings of a section
+    below = "" if whole else f"{key}."
+    origins = (where for name, where in values.origin.items() if name == key or (below and name.startswith(below)))
     origin, family = next(origins, None), values.family
     where = f" ({origin})" if origin else ""
     if item["type"] == "extra_forbidden":

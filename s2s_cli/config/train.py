@@ -181,7 +181,8 @@ class RuntimeSettings(Section):
     """Where to compute; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Arithmetic of matrix products; auto takes bf16 where the processor is fast at it, and to translate what the model was
-    validated in. fp16 is for GPUs without bf16, int8 translates on CPU. In training weights stay fp32."""
+    validated in. fp16 is for GPUs without bf16. int8 translates on CPU; matrices too small to gain are in bf16 or fp32 then. In
+    training weights stay fp32."""
     threads: NonNegativeInt = 0
     """CPU threads; 0 takes every core."""
     deterministic: bool = False

@@ -31,9 +31,10 @@ from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
 _SCORE = ScoreSettings()
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 _OF_SEARCH = {
     *("beam", "min_len", "min_len_ratio", "max_len", "max_len_ratio", "max_len_extra"),
-    *("no_repeat_ngram", "repetition_penalty", "may_repeat", "ban"),
+    *("no_repeat_ngram", "repetition_penalty", "may_repeat", "ban", "allow_unk"),
 }
 
 
@@ -87,6 +88,26 @@ def _remark(
 
 def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
     """The settings with what follows from them; ConfigError where they do not fit each other, or the machine."""
+    _check_files(settings, world)
+    changes: dict[str, Any] = {}
+    if settings.alignments and settings.align == "no":
+        changes["align"] = "words"
+    if settings.format == "text":
+        if settings.nbest > 1 and settings.mbr == "no":
+            raise ConfigError("nbest needs a format that holds several hypotheses a line: add --format tsv or jsonl")
+        if settings.samples > 1 and settings.mbr == "no":
+            raise ConfigError("samples needs a format that holds several outputs a line: add --format tsv or jsonl")
+        if settings.align != "no" and not settings.alignments:
+            raise ConfigError("align: text holds no alignments: add --alignments FILE, or --format tsv or jsonl")
+    if _STDIN in _inputs(settings) and sys.stdin.isatty():
+        tell("reading lines from the keyboard; Ctrl-D at the beginning of a line ends them")
+        if "flush_every" not in settings.model_fields_set:
+            changes["flush_every"] = 1
+    return settings.model_copy(update=changes)
+
+
+def _check_files(settings: TranslateSettings, world: int) -> None:
+    """ConfigError or DataError for files that cannot be read, or written, or not by so many processes."""
     named = _inputs(settings)
     if named.count(_STDIN) > 1:
         raise ConfigError("standard input is named twice, but can be read once: name a file instead")
@@ -99,22 +120,11 @@ def _settled(settings: TranslateSettings, world: int) -> TranslateSettings:
     for flag, path in zip(("-o", "--alignments"), _outputs(settings), strict=False):
         if os.path.realpath(path) in taken:
             raise ConfigError(f"{flag} would write over {path}: name another file")
+        if path.suffix in _COMPRESSED:
+            raise ConfigError(
+                f"{flag} {path}: what is written is not compressed: leave out {path.suffix}, or compress it after"
+            )
         taken.add(os.path.realpath(path))
-    changes: dict[str, Any] = {}
-    if settings.alignments and settings.align == "no":
-        changes["align"] = "words"
-    if settings.format == "text":
-        if settings.nbest > 1 and settings.mbr == "no":
-            raise ConfigError("nbest needs a format that holds several hypotheses a line: add --format tsv or jsonl")
-        if settings.samples > 1 and settings.mbr == "no":
-            raise ConfigError("samples needs a format that holds several outputs a line: add --format tsv or jsonl")
-        if settings.align != "no" and not settings.alignments:
-            raise ConfigError("align: text holds no alignments: add --alignments FILE, or --format tsv or jsonl")
-    if _STDIN in named and sys.stdin.isatty():
-        tell("reading lines from the keyboard; Ctrl-D at the beginning of a line ends them")
-        if "flush_every" not in settings.model_fields_set:
-            changes["flush_every"] = 1
-    return settings.model_copy(update=changes)
 
 
 def _inputs(settings: TranslateSettings) -> list[Path]:

@@ -87,6 +87,10 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
         ["translate", "-i", "test.src", "-o", "both", "--alignments", "./both"],
         ["--alignments would write over both"],
     ),
+    "output that would be plain": (
+        ["translate", "-i", "test.src", "-o", "out.gz"],
+        ["-o out.gz: what is written is not compressed: leave out .gz"],
+    ),
     "output in no folder": (["translate", "-i", "test.src", "-o", "no/where"], ["no/where could not be written"]),
     "n-best as text": (["translate", "-i", "test.src", "--nbest", 2], ["--format tsv or jsonl"]),
     "n-best beyond the beam": (["translate", "--nbest", 7, "--format", "tsv"], ["nbest (7) is more than beam (3)"]),

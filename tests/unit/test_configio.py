@@ -119,12 +119,18 @@ def test_settings_of_the_other_family_are_named(tmp_path: Path) -> None:
         ("train:\n  lr: !!python/object/apply:os.system ['true']\n", ":2 is no YAML"),
         ("train:\n  lr: *other\n", ":2 is no YAML"),
         ("train:\n  lr: !!int x\n", " is no YAML"),
+        ('search:\n  ban: ["\\ud800"]\n', ":2 is no YAML: an escape that is no character"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         gathered(tmp_path, text)
     assert f"{tmp_path / 'settings.yaml'}{message}" in str(caught.value)
+
+
+def test_a_fault_of_several_settings_names_none_of_their_origins(tmp_path: Path) -> None:
+    sets = ("translate.input=test.src", "translate.samples=2", "translate.nbest=2")
+    assert fault(tmp_path, sets=sets).startswith("translate: samples and nbest are two ways")
 
 
 @pytest.mark.parametrize(

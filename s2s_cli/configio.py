@@ -30,7 +30,9 @@ class _Loader(yaml.SafeLoader):
         """As it is, but for an escape such as "\\ud800", which is half a character."""
         value = super().construct_scalar(node)
         if not _is_text(value):
-            raise yaml.constructor.ConstructorError(None, None, "an escape that is no character", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "half a character as an escape: write the character itself", node.start_mark
+            )
         return value
 
 

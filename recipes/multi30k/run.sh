@@ -6,7 +6,7 @@
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
 #   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
-#                wide (a larger one, with BPE-dropout), regularised (which goes on from lowercased; the two also make an
+#                wide (lowercased, but larger, with BPE-dropout), regularised (which goes on from lowercased; the two also make an
 #                ensemble) (default: all)
 #   SEED         numbers (default: 1); more than one also make an ensemble
 #   --smoke      about a minute on a corner of the data, to see that every step works

@@ -42,10 +42,11 @@ class Cache:
         if buffer is None:
             buffer = Buffer(k.new_empty(2, *k.shape[:2], _MORE * width, k.shape[3]), 0)
         elif buffer.used != length or used + width > buffer.tensor.shape[3]:  # another has gone on here; or it is full
-            old = buffer.tensor[:, :, :, :filled]
+            old = buffer.tensor[:, :, :, :used]
             room = lanes(filled + _MORE * width)
             buffer = Buffer(old.new_empty(*old.shape[:3], room, old.shape[4]), length)
-            buffer.tensor[:, :, :, :filled] = old
+            buffer.tensor[:, :, :, :used] = old
+            buffer.tensor[:, :, :, used:filled] = 0.0
         if used + width > filled:
             buffer.tensor[:, :, :, filled : lanes(used + width)] = 0.0
         here = buffer.tensor[:, :, :, used : used + width]

@@ -19,7 +19,8 @@ from s2s_cli.runtime import is_bf16_fast
 
 _LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
 _WIDE_HEAD = 64  # elements of an attention head from which on its products are faster in bf16
-_WIDE = 512  # elements of all heads: of fewer, torch leaves a single query to other products, which add up otherwise
+_WIDE = 512  # elements of all heads: times 16 keys, that is what torch gives to oneDNN even for one query; less adds up otherwise
+_MANY = 2**18  # elements of a matrix from which on a few rows in vain cost more than products of more shapes
 _SMALLEST = 1e-9  # stands for the largest element of a row of zeros
 
 
@@ -90,15 +91,16 @@ def has_onednn() -> bool:
             return False
 
 
-def few(num: int) -> int:
-    """`num` rows, and so many more that few numbers are left: from one power of two to the next 16, of small ones fewer.
+def few(num: int, elements: int) -> int:
+    """`num` rows, and so many more that few numbers are left: from one power of two to the next 16 for a matrix of many
+    `elements`, else 4, of small numbers fewer.
 
     oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over;
     and a product of one row may add up in another order than one of many.
     """
     num = max(num, 4)
     bits = num.bit_length()
-    step = 1 << max(bits - 5, min(bits - 3, 2))
+    step = 1 << (max(bits - 5, min(bits - 3, 2)) if elements >= _MANY else bits - 3)
     return -(-num // step) * step
 
 
@@ -125,14 +127,14 @@ class PackedLinear(nn.Module):
             return x if self.rounds else x.float()
         rows, after = x.flatten(0, -2), "relu" if self.relu else "none"
         num = len(rows)
-        y = torch.ops.mkldnn._linear_pointwise(_filled(rows), self.weight, self.bias, after, [], "")
+        y = torch.ops.mkldnn._linear_pointwise(_filled(rows, self.out_features), self.weight, self.bias, after, [], "")
         y = y[:num].view(*x.shape[:-1], -1)
         return y if self.rounds else y.float()
 
 
-def _filled(rows: Tensor) -> Tensor:
-    """rows [M, D] with zeros up to `few(M)`."""
-    extra = few(len(rows)) - len(rows)
+def _filled(rows: Tensor, outputs: int) -> Tensor:
+    """rows [M, D] with zeros, as many rows as suit a product with a matrix of D times so many elements."""
+    extra = few(len(rows), rows.shape[1] * outputs) - len(rows)
     return F.pad(rows, (0, 0, 0, extra)) if extra else rows
 
 
@@ -162,8 +164,9 @@ class Int8Linear(nn.Module):
         largest = torch.maximum(rows.amax(dim=1, keepdim=True), -rows.amin(dim=1, keepdim=True)).clamp_(min=_SMALLEST)
         rounded = (rows * (127.0 / largest)).round_().to(torch.int8)
         if self.is_packed:
+            shifted = rounded.view(torch.uint8).bitwise_xor_(128)  # plus 128 in each byte, faster than a cast to uint8
             y = torch.ops.onednn.qlinear_pointwise(
-                _filled(rounded.view(torch.uint8).bitwise_xor_(128)),  # 128 more: torch's own cast to bytes is slow
+                _filled(shifted, self.out_features),
                 1.0,
                 128,
                 self.weight,

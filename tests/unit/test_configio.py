@@ -119,7 +119,7 @@ def test_settings_of_the_other_family_are_named(tmp_path: Path) -> None:
         ("train:\n  lr: !!python/object/apply:os.system ['true']\n", ":2 is no YAML"),
         ("train:\n  lr: *other\n", ":2 is no YAML"),
         ("train:\n  lr: !!int x\n", " is no YAML"),
-        ('search:\n  ban: ["\\ud800"]\n', ":2 is no YAML: an escape that is no character"),
+        ('search:\n  ban: ["\\ud800"]\n', ":2 is no YAML: half a character as an escape: write the character itself"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:

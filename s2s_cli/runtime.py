@@ -55,6 +55,13 @@ class Runtime:
         # A matrix product on a CPU in bf16 keeps a compiled kernel for each shape; of 1024 of them, few are used twice.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        local = int(os.environ.get("LOCAL_RANK", 0))  # this process's number on its machine, by torchrun
+        if name == "cuda" and local:
+            if local >= (num := torch.cuda.device_count()):
+                raise ConfigError(
+                    f"process {local} finds {num} CUDA devices: start no more processes, or set runtime.device to cpu"
+                )
+            torch.cuda.set_device(local)
         if settings.deterministic and join:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
@@ -71,8 +78,6 @@ class Runtime:
             raise ConfigError("runtime.precision is int8, which is for translating on CPU: set it to auto or bf16")
         if not join or int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return cls(torch.device(name), dtype)
-        if name == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # What the host alone needs to know goes by gloo on a GPU too: nobody waits for a device to hear of it.
         dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo", timeout=_PATIENCE)
         device = torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
@@ -118,15 +123,16 @@ class Runtime:
             raise error
 
     def mean_gradients(self, parameters: Sequence[torch.nn.Parameter], weight: int, sums: Tensor) -> Tensor:
-        """Put the mean of all processes' gradients, by their weights, into each; returns `sums` [N] of all, added up.
+        """Put the mean of all processes' gradients, by their weights, into each; returns `sums` [N] of all, added up. A parameter
+        that has none, as of a layer that was left out, has a gradient of 0, with one process as with several.
 
         Once an update, in one message, and without waiting for the device.
         """
-        if self.world == 1:
-            return sums
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        if self.world == 1:
+            return sums
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sizes = [grad.numel() for grad in grads]
         flat = torch.cat(
@@ -197,7 +203,11 @@ def available_memory(device: torch.device) -> int:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").split("\n")
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         group = Path("/sys/fs/cgroup")
-        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        used = int((group / "memory.current").read_text())
+        for line in (group / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):  # text that was read, and is forgotten where room is needed
+                used -= int(line.split()[1])
+        free = min(free, int((group / "memory.max").read_text()) - used)
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 

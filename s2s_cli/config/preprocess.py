@@ -53,7 +53,7 @@ class PreprocessSettings(Section):
     out: Annotated[Path, Flag("-o")] = Path("data-bin")
     """The dataset folder to write."""
     dry_run: bool = False
-    """Report, and write nothing."""
+    """Report, and leave nothing behind (meanwhile the dataset stands in a temporary folder, see TMPDIR)."""
     vocab_type: Literal["bpe", "unigram", "char", "word", "byte"] = "bpe"
     """Kind of SentencePiece vocabulary to train."""
     vocab_size: Annotated[int, Field(ge=16, le=1_000_000)] = 8000
@@ -111,6 +111,11 @@ class PreprocessSettings(Section):
     """Processes that encode; 0 takes every core (under torchrun, this rank's share). The output is the same for any number."""
     seed: NonNegativeInt = 1
     """Seed of the sample of lines that the vocabulary is trained on."""
+
+    def idle(self) -> dict[str, str]:
+        """As of every section."""
+        kinds = {"tsv": ("src_column", "tgt_column"), "jsonl": ("src_field", "tgt_field")}
+        return {name: kind for kind, names in kinds.items() if not getattr(self, kind) for name in names}
 
     @model_validator(mode="after")
     def _check(self) -> "PreprocessSettings":

@@ -13,7 +13,7 @@ class SearchSettings(Section):
     """How translations are searched for: by `translate`, and by `train` when it validates."""
 
     max_src_len: PositiveInt = 1024
-    """A source line of more pieces is too long; unless given, `src_truncate` of the training text, if that cut anything."""
+    """A source line of more pieces is too long; unless given, the `src_truncate` of `preprocess`, or its `max_len` if larger."""
     beam: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"

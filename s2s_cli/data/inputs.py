@@ -6,7 +6,6 @@ knows neither vocabularies nor what becomes of the text.
 
 import os
 import random
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.corpus import STDIN, Block, Reader, Source, open_bytes, paired, read_blocks
 from s2s_cli.data.formats import Columns, Fields
 from s2s_cli.errors import ConfigError
+from s2s_cli.files import told
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,13 @@ def _check(path: Path) -> None:
 
 
 def _copy_stdin(scratch: Path) -> Path:
-    with open_bytes("-") as stream, open(scratch / STDIN, "wb") as copy:
-        shutil.copyfileobj(stream, copy)
-    return scratch / STDIN
+    path = scratch / STDIN
+    with open_bytes("-") as stream, open(path, "wb") as copy:
+        while block := stream.read(1 << 20):
+            with told(path):  # and not as a mistake in reading
+                copy.write(block)
+                copy.flush()
+    return path
 
 
 def _tags(settings: PreprocessSettings, num_train: int, num_valid: int) -> tuple[list[str], list[str]]:

@@ -63,11 +63,16 @@ def copied(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def collate(
-    store: PairStore, indices: npt.NDArray[np.integer], vocabs: Vocabs, noise: Noise | None = None, epoch: int = 0
+    store: PairStore,
+    indices: npt.NDArray[np.integer],
+    vocabs: Vocabs,
+    noise: Noise | None = None,
+    epoch: int = 0,
+    max_src_len: int | None = None,
 ) -> Batch:
-    """The pairs at `indices` as one batch, with the noise of an epoch if there is any."""
+    """The pairs at `indices` as one batch, with the noise of an epoch if there is any, and sources cut if they are to be."""
     lines = np.asarray(store.lines[indices])
-    srcs: list[IntArray] = [store.src(i) for i in indices]
+    srcs: list[IntArray] = [store.src(i)[:max_src_len] for i in indices]
     tgts: list[IntArray] = [store.tgt(i) for i in indices]
     reads = tgts
     if noise is not None:
@@ -99,12 +104,17 @@ def collate(
 
 
 def valid_batches(
-    store: PairStore, vocabs: Vocabs, batch_tokens: int, rows: npt.NDArray[np.integer] | None = None
+    store: PairStore,
+    vocabs: Vocabs,
+    batch_tokens: int,
+    rows: npt.NDArray[np.integer] | None = None,
+    max_src_len: int | None = None,
 ) -> Iterator[Batch]:
-    """Every pair once, or every one of `rows`, by length, the same each time."""
+    """Every pair once, or every one of `rows`, by length, the same each time. Of sources the first `max_src_len` pieces."""
     rows = np.arange(len(store)) if rows is None else rows
-    for indices in plan_in_order(store.src_len[rows], store.tgt_len[rows], batch_tokens):
-        yield collate(store, rows[indices], vocabs)
+    src_len = np.minimum(store.src_len[rows], max_src_len or np.inf).astype(np.int64)
+    for indices in plan_in_order(src_len, store.tgt_len[rows], batch_tokens):
+        yield collate(store, rows[indices], vocabs, max_src_len=max_src_len)
 
 
 class Position(NamedTuple):

@@ -38,7 +38,7 @@ from s2s_cli.data.output import fresh_folder, scratch_folder, tidy_end
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.spm import short
-from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, reuse
+from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, is_shared, reuse
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.files import beside
 
@@ -118,6 +118,11 @@ def _vocabs(settings: PreprocessSettings, inputs: Inputs) -> Vocabs:
         )
 
     if settings.shared_vocab:
+        if settings.src_vocab is not None and not is_shared(settings.src_vocab):
+            raise ConfigError(
+                f"{settings.src_vocab}: has a vocabulary for each side: give it as src_vocab and as tgt_vocab, with "
+                "--no-shared-vocab"
+            )
         joint = vocab("both", settings.src_vocab)
         return Vocabs(joint, joint)
     return Vocabs(vocab("src", settings.src_vocab), vocab("tgt", settings.tgt_vocab))

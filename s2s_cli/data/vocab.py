@@ -277,6 +277,15 @@ def read_model(path: Path, rules: TextRules = TextRules(), tags: Iterable[str] =
         raise DataError(f"{path}: {error}") from None
 
 
+def is_shared(path: Path) -> bool:
+    """Whether a dataset or bundle folder, or a SentencePiece file, has one vocabulary for both sides."""
+    return not path.is_dir() or _of_folder(path).shared
+
+
+def _of_folder(path: Path) -> Vocabs:
+    return Vocabs.load(path / "vocab" if (path / "vocab").is_dir() else path)
+
+
 def reuse(
     path: Path,
     side: Literal["src", "tgt"],
@@ -291,7 +300,7 @@ def reuse(
     one of `symbols`, since pieces of text cannot be appended.
     """
     if path.is_dir():
-        vocabs = Vocabs.load(path / "vocab" if (path / "vocab").is_dir() else path)
+        vocabs = _of_folder(path)
         found = vocabs.src if side == "src" else vocabs.tgt
     else:
         found = read_model(path, rules)

@@ -5,6 +5,8 @@ on a CPU sequences of unequal length go by the kernels for equal ones, which are
 what a recurrence carries, [N, L, D] each: the hidden state, and for an LSTM the cell state.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
 _MANY = 40  # rows of padding at the mean position, which cost as much as torch's kernel for unequal lengths loses
 _PADDING = 1e4  # added to a gate that no input is to pass, or all of the state; then it is 0 or 1 to the last bit
 _POSITION = {"GRU": torch.gru_cell, "LSTM": torch.lstm_cell, "RNN_TANH": torch.rnn_tanh_cell}
+_LACKS = {"cuda": torch.bfloat16, "cpu": torch.float16}  # kernels for sequences
 Cells = tuple[Tensor, ...]
 Masks = tuple[Tensor, ...]  # variational dropout between layers, [N, 1, D] each; none where it is off
 
@@ -70,26 +73,35 @@ class Stack(nn.Module):
 
 def _run_layer(layer: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:
     """One layer of a stack, whose cells are [N, D] each."""
-    if lengths is not None:
-        assert first is None
-        aligned = x.device.type == "cpu" and not isinstance(layer, nn.RNN) and _mean_padding(x, lengths) < _MANY
-        return (_run_aligned if aligned else _run_packed)(layer, x, lengths)
-    if first is not None and x.shape[1] == 1:
-        y, *more = _run_position(layer, x[:, 0], first)
-        return y[:, None], (y, *more)
-    states, after = _kernel(layer, x, first)
-    return states, _by_row(after)
+    with _arithmetic(x.device.type) as cast:
+        x, first = cast(x), None if first is None else tuple(map(cast, first))
+        if lengths is not None:
+            assert first is None
+            aligned = x.device.type == "cpu" and not isinstance(layer, nn.RNN) and _mean_padding(x, lengths) < _MANY
+            return (_run_aligned if aligned else _run_packed)(layer, x, lengths)
+        if first is not None and x.shape[1] == 1:
+            y, *more = _run_position(layer, x[:, 0], first)
+            return y[:, None], (y, *more)
+        states, after = _kernel(layer, x, first)
+        return states, _by_row(after)
+
+
+@contextlib.contextmanager
+def _arithmetic(device: str) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What a recurrent layer computes in: a context, and what its input is cast by. That is autocast's, but for bf16 on CUDA,
+    where torch's kernel would compute in fp16, in which small gradients vanish for want of a scaled loss, and for fp16 on a
+    CPU, for which it has none: there it is fp32.
+    """
+    if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != _LACKS.get(device):
+        yield lambda x: x
+        return
+    with torch.autocast(device, enabled=False):
+        yield lambda x: x.float()
 
 
 def _kernel(layer: nn.RNNBase, x: Any, first: Cells | None = None) -> tuple[Any, Any]:
-    """torch's kernel for whole sequences, of a tensor or packed. On CUDA, autocast to bf16 would have it compute in fp16, where
-    small gradients vanish for want of a scaled loss: there it computes in fp32.
-    """
+    """torch's kernel for whole sequences, of a tensor or packed."""
     cells = tuple(cell[None].contiguous() for cell in first or ())
-    if x.data.device.type == "cuda" and torch.get_autocast_dtype("cuda") == torch.bfloat16:
-        with torch.autocast("cuda", enabled=False):
-            x, cells = x.float(), tuple(cell.float() for cell in cells)
-            return layer(x, cells[0] if len(cells) == 1 else cells or None)
     return layer(x, cells[0] if len(cells) == 1 else cells or None)
 
 

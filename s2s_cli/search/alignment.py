@@ -27,7 +27,7 @@ def word_links(attention: Tensor, src_words: list[int], tgt_words: list[int]) ->
     Weights are summed over the pieces of both words; those on the source's EOS count for none.
     """
     weights = attention[:-1, :-1].float().cpu().numpy()
-    if not weights.size:
+    if not weights.size or -1 in (src_words[0], tgt_words[0]):  # one side is of spaces
         return []
     sums = np.zeros((max(tgt_words) + 1, max(src_words) + 1))
     np.add.at(sums, (np.array(tgt_words)[:, None], np.array(src_words)[None, :]), weights)
@@ -35,16 +35,16 @@ def word_links(attention: Tensor, src_words: list[int], tgt_words: list[int]) ->
 
 
 def words_of(vocab: Vocab, ids: list[int], text: str | None = None) -> list[int]:
-    """For each piece, the number of the word that it stands in, from 0: of the decoded text, or of `text`, which was encoded.
-
-    The latter makes a difference where pieces are unknown: decoded, they are set apart from their neighbours.
+    """For each piece, the number of the word that it stands in, from 0: of the decoded text, or of `text`, which was encoded;
+    -1 where there is no word. The text makes a difference where pieces are unknown: decoded, they are set apart from their
+    neighbours.
     """
     decoded = [vocab.decode(ids[: end + 1]) for end in range(len(ids))]
     if text is not None and ids and len(decoded[-1].split()) != len(text.split()):
         decoded = [part.replace(_UNKNOWN, _UNKNOWN.strip()) for part in decoded]
-    last = len(decoded[-1].split()) - 1 if ids else 0
+    last = len((decoded[-1] if text is None else text).split()) - 1 if ids else 0
     spaces = [not vocab.decode([i]).strip() for i in ids]  # they belong to the word behind them, if there is one
-    return [max(0, min(len(part.split()) - (not space), last)) for part, space in zip(decoded, spaces, strict=True)]
+    return [min(max(0, len(part.split()) - (not space)), last) for part, space in zip(decoded, spaces, strict=True)]
 
 
 def pharaoh(links: list[Link]) -> str:

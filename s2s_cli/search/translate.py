@@ -13,8 +13,6 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from s2s_cli import __version__
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import file_name, read_lines
@@ -49,8 +47,6 @@ def translate(
         seen, repaired = Seen(), dict[Path, Lines]()
         with ranks.step():
             settings = _settled(settings, ranks.world)
-            if ranks.world > 1 and torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             translator = Translator(*settings.model, search=search, runtime=runtime, weights=settings.weight or None)
             translator.check(settings)
             if ranks.rank == 0:

@@ -1,7 +1,8 @@
 """The one way from source lines to outputs: the command, validation and Python users share it.
 
-N lines in, N lines out. A blank line stays blank and never meets the model; an over-long one is cut or split, and counted.
-Sentences are searched in batches of like length; their order, and where windows of the input end, show in nothing.
+N lines in, N lines out. A line that is blank, tags aside, stays blank and never meets the model; an over-long one is cut or
+split, and counted. Sentences are searched in batches of like length; their order, and where windows of the input end, show in
+nothing.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import count, groupby, islice, repeat
+from itertools import compress, count, groupby, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,9 +270,10 @@ class Translator:
     def _units(self, lines: Sequence[Line], settings: TranslateSettings, seen: Seen) -> list[_Unit]:
         """What is to be searched, line by line; and the account of the lines."""
         src, tgt = self.vocabs.src, self.vocabs.tgt
-        full = [i for i, line in enumerate(lines) if not blank(line.src)]
+        empty = [blank(line.src[len(src.tags_of(line.src)) :]) for line in lines]
+        full = [i for i in range(len(lines)) if not empty[i]]
         seen.lines, seen.blank = seen.lines + len(lines), seen.blank + len(lines) - len(full)
-        seen.unscored.add([line.number for line in lines if blank(line.src) and line.tgt and not blank(line.tgt)])
+        seen.unscored.add([line.number for line in compress(lines, empty) if line.tgt and not blank(line.tgt)])
         prefixes = tgt.encode([lines[i].prefix for i in full])
         forced = tgt.encode([lines[i].tgt or "" for i in full])
         units: list[_Unit] = []

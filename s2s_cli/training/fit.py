@@ -36,14 +36,17 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     small = max(4 * longest, 2 * _STEP)
     budget = available_memory(runtime.device) * _SHARE[runtime.device.type]
     budget -= sum(p.numel() * p.element_size() for p in learner.model.parameters()) * (2 if runtime.world > 1 else 1)
-    bytes_small, bytes_large = (kept(learner, hardest(dataset, n), settings, runtime) for n in (small, 2 * small))
-    slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
-    fits = small + (budget - bytes_small * _MORE) / slope
-    size = int(max(longest, min(most, fits)))
-    while runtime.device.type == "cuda" and not _passes(learner, hardest(dataset, size), settings, runtime):
-        if size == longest:
-            raise S2SError("one pair is too much for the memory: take a smaller model, or shorter pairs (--max-len)")
-        size = max(longest, size * 4 // 5)
+    with runtime.step():
+        bytes_small, bytes_large = (kept(learner, hardest(dataset, n), settings, runtime) for n in (small, 2 * small))
+        slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
+        fits = small + (budget - bytes_small * _MORE) / slope
+        size = int(max(longest, min(most, fits)))
+        while runtime.device.type == "cuda" and not _passes(learner, hardest(dataset, size), settings, runtime):
+            if size == longest:
+                raise S2SError(
+                    "one pair is too much for the memory: take a smaller model, or shorter pairs (--max-len)"
+                )
+            size = max(longest, size * 4 // 5)
     size = -int(max(-runtime.share(size, rank) for rank in range(runtime.world)))
     return size // _STEP * _STEP or size
 

@@ -175,7 +175,10 @@ class Average:
         decay = min(self.decay, (1 + update) / (10 + update))
         torch._foreach_lerp_(list(self.weights.values()), [p.detach() for p in model.parameters()], 1.0 - decay)
 
+    @torch.no_grad()
     def swap(self, model: Seq2Seq) -> None:
-        """Exchange the model's weights and the average; a second call takes that back, bit for bit."""
-        for name, parameter in model.named_parameters():
-            parameter.data, self.weights[name] = self.weights[name], parameter.data
+        """Exchange the values of the model's weights and the average; a second call takes that back, bit for bit."""
+        for name, parameter in model.named_parameters():  # in their places, where cuDNN wants those of a layer to stay
+            value = parameter.detach().clone()
+            parameter.copy_(self.weights[name])
+            self.weights[name].copy_(value)

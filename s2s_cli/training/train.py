@@ -22,7 +22,7 @@ from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer
-from s2s_cli.training.validate import chosen_lines
+from s2s_cli.training.validate import chosen_lines, chosen_pairs
 
 
 def train(config: Config) -> None:
@@ -32,6 +32,10 @@ def train(config: Config) -> None:
     # All text is read now, while it is of this dataset.
     if not (dataset.valid_src and dataset.valid_tgt and len(dataset.valid)):
         raise DataError(f"{settings.data} has no validation text: run preprocess again with some")
+    if not len(chosen_pairs(dataset, settings.valid_subset)):
+        raise DataError(
+            f"{settings.data}: each line that train.valid_subset chooses has a blank side: let it choose more"
+        )
     config = _with_source_cut(config, dataset)
     runtime = Runtime.start(config.runtime, join=True)
     keep_memory()
@@ -74,6 +78,11 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
     )
+    src_len, most = dataset.valid.src_len[chosen_pairs(dataset, settings.valid_subset)], config.search.max_src_len
+    if not progress.update and (num_cut := int((src_len > most).sum())):
+        log.say(
+            f"{num_cut:,} sources of the validation text are cut to {most:,} pieces (--max-src-len), as `translate` does"
+        )
     if not progress.update and _scores_miss_case(config, dataset):
         log.say(
             f"the model writes lower case and the validation text has upper case, which {settings.valid_metric} tells apart: "
@@ -154,9 +163,10 @@ def _check_deterministic(config: Config, runtime: Runtime) -> None:
 
 
 def _with_source_cut(config: Config, dataset: Dataset) -> Config:
-    """With sources cut in search where those of training were, unless the user has said where."""
-    cut = dataset.manifest["settings"].get("src_truncate")
-    if not cut or "max_src_len" in config.search.model_fields_set:
+    """With sources cut in search where those of training were, and no sooner, unless the user has said where."""
+    settings = dataset.manifest["settings"]
+    cut = settings.get("src_truncate") or max(config.search.max_src_len, settings.get("max_len", 0))
+    if "max_src_len" in config.search.model_fields_set:
         return config
     return config.model_copy(update={"search": config.search.model_copy(update={"max_src_len": cut})})
 

@@ -177,9 +177,8 @@ class Trainer:
         """One update; False if a signal came between its batches, and then nothing has happened."""
         progress, number, before = self.progress, self.progress.update + 1, self.stream.position
         try:
-            batches = []
-            for _ in range(self.settings.accumulate):
-                batches.append(self.stream.next())
+            with self.runtime.step():
+                batches = [self.stream.next() for _ in range(self.settings.accumulate)]
             tick = stop.check if self.runtime.world == 1 and len(batches) > 1 else bool
             outcome = self.updater.update(batches, number, self._rate(number), progress.health.limit, tick)
         except Interrupted:

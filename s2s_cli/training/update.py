@@ -70,7 +70,8 @@ class Updater:
         """
         set_rate(self.learner.optimizer, rate)
         num_tokens = sum(batch.num_tokens for batch in batches)
-        sums = self.gradients(batches, num_tokens, number, tick)
+        with self.runtime.step():
+            sums = self.gradients(batches, num_tokens, number, tick)
         sums = self.runtime.mean_gradients(self.parameters, num_tokens, sums)
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from s2s_cli.config import ScoreSettings, SearchSettings
@@ -66,14 +67,15 @@ def validate(
 ) -> Validation:
     """Measure `model` on the validation text, dropout off: its loss, and `metrics` of `score` with its `options`.
 
-    `tick` hears of each batch, and may raise to end it. With `subset`, only so many lines count.
+    `tick` hears of each batch, and may raise to end it. With `subset`, only so many lines count. Sources are cut where search
+    cuts them, for the loss too.
     """
     model.eval()
     nll, num_tokens = 0.0, 0
     lines = chosen_lines(len(dataset.valid_src), subset)
     src, tgt = ([text[i] for i in lines] for text in (dataset.valid_src, dataset.valid_tgt))
-    rows = np.flatnonzero(np.isin(dataset.valid.lines, [i + 1 for i in lines]))
-    for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens, rows):
+    rows = chosen_pairs(dataset, subset)
+    for batch in valid_batches(dataset.valid, dataset.vocabs, batch_tokens, rows, search.max_src_len):
         with runtime.autocast():
             loss = model(batch.to(runtime.device))
         nll += float(loss.nll)
@@ -85,7 +87,7 @@ def validate(
         output = translator.translate(src, tick)
         translator.workers.close()
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
-    return Validation(runtime.precision, nll / max(1, num_tokens), scores, src, output)
+    return Validation(runtime.precision, nll / num_tokens, scores, src, output)
 
 
 @torch.no_grad()
@@ -110,3 +112,8 @@ def chosen_lines(num_lines: int, subset: int) -> list[int]:
     if not subset or subset >= num_lines:
         return list(range(num_lines))
     return [i for i in range(num_lines) if (i + 1) * subset // num_lines > i * subset // num_lines]
+
+
+def chosen_pairs(dataset: Dataset, subset: int) -> npt.NDArray[np.intp]:
+    """The validation pairs, by their rows, that stand in the chosen lines: those with a blank side are in none."""
+    return np.flatnonzero(np.isin(dataset.valid.lines, [i + 1 for i in chosen_lines(len(dataset.valid_src), subset)]))

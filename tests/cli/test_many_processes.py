@@ -111,6 +111,47 @@ def test_a_mistake_ends_all_and_is_told_once(s2s: Zygote, home: Path, tmp_path: 
         assert "Traceback" not in main.err + other.err
 
 
+ONE_IS_SHORT = """
+import os, torch
+from s2s_cli.__main__ import main
+from s2s_cli.models.base import Seq2Seq
+def short(*_):
+    raise torch.OutOfMemoryError
+if os.environ["RANK"] == "1":
+    Seq2Seq.forward = short
+main()
+"""
+
+
+def test_what_ends_an_update_of_one_ends_all(home: Path, tmp_path: Path) -> None:
+    """Memory is too small for a single pair in the second process alone: the first does not wait for its gradient."""
+    command = [
+        sys.executable,
+        "-c",
+        ONE_IS_SHORT,
+        "train",
+        *map(str, TINY),
+        "--data",
+        home / "data-bin",
+        "--run",
+        "run",
+    ]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=common | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    main, other = (process.communicate(timeout=120)[1] for process in processes)
+    assert [process.returncode for process in processes] == [2, 2], main + other
+    assert "is too much for the memory" in other
+    assert "Traceback" not in main + other
+
+
 def test_the_lines_of_all_processes_are_named(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """A loss above the mean by next to nothing is a spike here; the log has every line of both batches, the screen a few."""
     run = tmp_path / "run"

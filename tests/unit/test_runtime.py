@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from s2s_cli.config import RuntimeSettings
-from s2s_cli.errors import Interrupted, S2SError
-from s2s_cli.runtime import Background, Log, Runtime, StopSignal, has_screen, lock, seed_for, tell
+from s2s_cli.errors import ConfigError, Interrupted, S2SError
+from s2s_cli.runtime import Background, Log, Runtime, StopSignal, available_memory, has_screen, lock, seed_for, tell
 
 
 def draws(*numbers: int) -> list[float]:
@@ -248,3 +248,34 @@ def test_deterministic_kernels_are_asked_for_in_training(monkeypatch: pytest.Mon
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_what_was_read_and_can_be_forgotten_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = {
+        "memory.max": "16000",
+        "memory.current": "15600",
+        "memory.stat": "anon 2600\ninactive_file 12000\nfile 13000\n",
+    }
+    read = Path.read_text
+
+    def faked(path: Path, *arguments: object, **options: object) -> str:
+        return group[path.name] if path.parent == Path("/sys/fs/cgroup") else read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", faked)
+    assert available_memory(torch.device("cpu")) == 12_400
+
+
+def test_each_process_has_a_gpu_or_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for number in "012":
+        monkeypatch.setenv("LOCAL_RANK", number)
+        Runtime.start(RuntimeSettings(device="cpu"))
+        if number < "2":
+            Runtime.start(RuntimeSettings(precision="fp32"))
+            continue
+        with pytest.raises(ConfigError, match="process 2 finds 2 CUDA devices"):
+            Runtime.start(RuntimeSettings(precision="fp32"))
+    assert taken == [1]

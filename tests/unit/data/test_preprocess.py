@@ -448,6 +448,13 @@ def test_a_vocabulary_is_reused_with_its_rules(corpus: Corpus, tmp_path: Path, s
     assert any("as the vocabulary reused has them" in line for line in report["summary"])
 
 
+def test_two_vocabularies_are_not_reused_as_one(corpus: Corpus, tmp_path: Path) -> None:
+    first = corpus(out=tmp_path / "first", shared_vocab=False)
+    preprocess(first)
+    with pytest.raises(ConfigError, match=r"has a vocabulary for each side: .* --no-shared-vocab"):
+        preprocess(corpus(sentences(50, 7), src_vocab=first.out))
+
+
 def test_a_dataset_with_another_vocabulary_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     one = corpus(out=tmp_path / "one")
     preprocess(one)

@@ -54,3 +54,15 @@ def test_unknown_pieces_are_no_words_of_their_own() -> None:
     ids = vocab.encode(["the d☃g sees"])[0]
     assert max(words_of(vocab, ids, "the d☃g sees")) == 2
     assert max(words_of(vocab, ids)) == 4, "decoded, it is set apart"
+
+
+def test_spaces_alone_are_no_word() -> None:
+    vocab = Vocab.train(TEXTS, size=400, byte_fallback=False)
+    space, (the, *_) = vocab.encode(["  "])[0] or [vocab.id("▁")], vocab.encode(["the"])[0]
+    assert vocab.decode([space[0]]).strip() == ""
+    assert words_of(vocab, [space[0]] * 2) == [-1, -1]
+    assert word_links(torch.ones(3, 2), [0], [-1, -1]) == []
+    assert word_links(torch.ones(2, 3), [-1, -1], [0]) == []
+    unknown = vocab.encode(["the \u2028 "])[0]  # a space that the vocabulary does not know
+    assert set(words_of(vocab, unknown, "the \u2028 ")) == {0}
+    assert the in unknown

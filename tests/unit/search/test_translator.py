@@ -82,6 +82,17 @@ def test_blank_lines_stay_blank_and_meet_no_model(vocabs: Vocabs, monkeypatch: p
     assert (seen.lines, seen.blank) == (10, 5)
 
 
+def test_a_line_of_tags_alone_is_blank() -> None:
+    """As `preprocess` has it, and tags are soon put before each line of a file."""
+    vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400, tags=["<2de>", "<hi>"])
+    tool, seen = translator(Vocabs(vocab, vocab)), Seen()
+    lines = ["<2de> the dog", "<2de> ", "<2de>  ", "<hi> <2de> \u3000", "the dog <2de>"]
+    found = best(tool.search_lines(numbered(lines), seen=seen))
+    assert [bool(text) for text in found] == [True, False, False, False, True]
+    assert seen.blank == 3
+    assert tool.force(["<2de> "], ["Hund"]) == [None]
+
+
 def test_long_lines_are_cut_and_told(vocabs: Vocabs) -> None:
     seen, tool = Seen(), translator(vocabs, max_src_len=3)
     long = tool.search_lines(numbered(["the", "the dog sees the old cat", "the"]), seen=seen)[1]

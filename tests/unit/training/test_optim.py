@@ -235,7 +235,9 @@ def test_swapping_twice_is_nothing(vocabs: Vocabs) -> None:
         parameter.add_(1.0)
     raw = {name: p.clone() for name, p in model.named_parameters()}
     averaged = {name: t.clone() for name, t in average.weights.items()}
+    places = [p.data_ptr() for p in model.parameters()]
     average.swap(model)
+    assert [p.data_ptr() for p in model.parameters()] == places
     assert all(torch.equal(p, averaged[name]) for name, p in model.named_parameters())
     average.swap(model)
     assert all(torch.equal(p, raw[name]) for name, p in model.named_parameters())

@@ -15,13 +15,13 @@ from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
 from s2s_cli.data.preprocess import preprocess
-from s2s_cli.errors import ConfigError, Interrupted
+from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Log, Runtime, StopSignal
 from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
 from s2s_cli.training.state import Checkpoints, Progress
-from s2s_cli.training.train import _fresh_learner, train
+from s2s_cli.training.train import _fresh_learner, _with_source_cut, train
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import Validation, samples
 
@@ -282,6 +282,47 @@ def test_validation_scores_as_the_score_section_says(home: Path, dataset: Datase
         assert record[metric] == corpus_score(metric, output, [dataset.valid_tgt], settings.score).value
     with pytest.raises(ConfigError, match=r"score\.tokenize: the run has 'char', now '13a'"):
         train(config(home, tmp_path / "run", max_updates=2, valid_also=["chrf", "ter"]))
+
+
+def test_the_loss_is_of_sources_cut_as_search_cuts_them(
+    home: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = config(home, tmp_path / "run", max_updates=2, valid_metric="loss")
+    settings = settings.model_copy(update={"search": settings.search.model_copy(update={"max_src_len": 4})})
+    train(settings)
+    state = Progress.read(tmp_path / "run" / "last" / "training" / "state.json").history[-1]
+    translator = Translator(tmp_path / "run", runtime=RuntimeSettings(device="cpu", precision="fp32"))
+    assert translator.settings.max_src_len == 4
+    forced = [found for found in translator.force(dataset.valid_src, dataset.valid_tgt) if found is not None]
+    nll = -sum(found.logp for found in forced)
+    assert state["loss"] == pytest.approx(nll / sum(len(found.logps) for found in forced), abs=1e-4)
+    num_cut = int((dataset.valid.src_len > 4).sum())
+    assert 0 < num_cut < len(dataset.valid)
+    assert f"{num_cut} sources of the validation text are cut to 4 pieces (--max-src-len)" in capsys.readouterr().err
+
+
+def test_sources_longer_than_search_takes_are_not_cut_where_training_reads_them(home: Path, dataset: Dataset) -> None:
+    """Unless it is said that they are, or that training cuts them."""
+    settings = config(home, Path("run"))
+    said = Config.model_validate(settings.model_dump() | {"search": {"max_src_len": 1024}})
+    for limits, most in (({}, 1024), ({"max_len": 4000}, 4000), ({"max_len": 4000, "src_truncate": 30}, 30)):
+        made = replace(dataset, manifest=dataset.manifest | {"settings": dataset.manifest["settings"] | limits})
+        assert _with_source_cut(settings, made).search.max_src_len == most
+        assert _with_source_cut(said, made).search.max_src_len == 1024
+
+
+def test_a_subset_of_blank_lines_is_refused(home: Path, dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    text = [("a b", "c d")] * 20
+    (tmp_path / "text").mkdir()
+    for side, name in ((0, "src"), (1, "tgt")):
+        lines = [pair[side] for pair in text]
+        (tmp_path / f"train.{name}").write_text("".join(f"{line}\n" for line in lines))
+        (tmp_path / f"valid.{name}").write_text("".join(f"{line}\n" for line in [*lines[:3], ""]))
+    names = {f"{part}_{name}": tmp_path / f"{part}.{name}" for part in ("train", "valid") for name in ("src", "tgt")}
+    preprocess(PreprocessSettings(**names, src_vocab=home / "data-bin", out=folder))
+    with pytest.raises(DataError, match=r"each line that train\.valid_subset chooses has a blank side"):
+        train(config(home, tmp_path / "run", data=folder, valid_subset=1))
 
 
 def test_more_processes_than_tensors_that_learn_cannot_share_the_optimizer(home: Path, dataset: Dataset) -> None:

@@ -9,6 +9,7 @@ import torch
 from test_trainer import CPU, config
 
 from s2s_cli.checkpoint.bundle import weights_of
+from s2s_cli.config import Config
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, collate
 from s2s_cli.errors import S2SError
@@ -209,3 +210,36 @@ def test_no_update_waits_for_a_cuda_device(dtype: torch.dtype, options: dict, ho
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert outcome.sums[3] > 0
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
+def test_recurrent_models_train_in_fp16(cell: str, home: Path, dataset: Dataset) -> None:
+    """For which torch has no kernel of sequences on a CPU: they compute in fp32 there."""
+    settings = config(home, Path("run"))
+    model = {"family": "rnn", "cell": cell, "dim": 16, "emb_dim": 16, "dropout": 0.0}
+    settings = Config.model_validate(settings.model_dump() | {"model": model})
+    found = []
+    for runtime in (FP16, CPU):
+        update = Updater(_fresh_learner(settings, dataset, runtime), settings.train, runtime)
+        outcome = update.update(batches_of(dataset, 6), 1, RATE)
+        assert outcome.sums[5] == 1, "the step was taken"
+        found.append(outcome.sums[:5].clone())
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-2)
+
+
+def test_a_layer_that_was_left_out_has_a_gradient_of_zero(home: Path, dataset: Dataset) -> None:
+    """So that its momentum moves it with one process, as it does where another process has kept the layer."""
+    update = updater(home, dataset)
+    first, *_ = update.parameters
+    update.update(batches_of(dataset, 6), 1, RATE)
+    before = first.detach().clone()
+    gradients = update.gradients
+
+    def without(*arguments: object) -> torch.Tensor:
+        sums = gradients(*arguments)
+        first.grad = None
+        return sums
+
+    update.gradients = without
+    update.update(batches_of(dataset, 6), 2, RATE)
+    assert not torch.equal(first, before)

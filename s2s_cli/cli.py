@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import UnionType
+from types import FrameType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -269,7 +269,8 @@ def _exit_code(work: Callable[[], None]) -> int:
     What is left, a fault of ours, passes through with its traceback, and ends the process with 1.
     """
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of __main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of those of __main__.py
+        signal.signal(signal.SIGTERM, _end)
         work()
         sys.stdout.flush()
     except S2SError as error:
@@ -283,6 +284,11 @@ def _exit_code(work: Callable[[], None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         return _tell(f"{error.filename or 'reading or writing'}: {error.strerror or error}", 2)
     return 0
+
+
+def _end(signum: int, _frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # what is to be tidied up is tidied up once
+    raise Interrupted(signum, "ended by a signal")
 
 
 def _tell(message: object, code: int) -> int:

@@ -135,6 +135,8 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
         if section in sections:
             raise ConfigError(f"{where}: section {section} stands here a second time")
         sections.add(section)
+        if section == "data" and isinstance(body, yaml.MappingNode):
+            continue  # what a run notes of its dataset, in its config.yaml
         if body.tag == "tag:yaml.org,2002:null":
             continue
         if not isinstance(body, yaml.MappingNode):

@@ -30,6 +30,11 @@ def average(settings: AverageSettings) -> None:
     """The subcommand: choose bundles, check that they belong together, write their average."""
     paths = _choose(settings)
     bundles = [open_bundle(path) for path in paths]
+    output = settings.output.resolve()
+    if output in [path.resolve() for path in paths] or (output / "training").is_dir():
+        raise ConfigError(
+            f"-o would write over {settings.output}, which is averaged or a run's checkpoint: choose another name"
+        )
     first = bundles[0]
     for other in bundles[1:]:
         _check_alike(first, other)

@@ -63,9 +63,9 @@ class PreprocessSettings(Section):
     shared_vocab: bool = True
     """One vocabulary for both sides, or one for each."""
     src_vocab: Path | None = None
-    """Reuse this SentencePiece model, dataset or bundle for the source side (both, if shared) and train none."""
+    """Reuse that of this SentencePiece model, dataset, bundle or run for the source side (both, if shared) and train none."""
     tgt_vocab: Path | None = None
-    """Reuse this SentencePiece model, dataset or bundle for the target side."""
+    """Reuse that of this SentencePiece model, dataset, bundle or run for the target side."""
     byte_fallback: bool = True
     """Spell what the vocabulary lacks in bytes, so that nothing becomes unknown."""
     character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -23,7 +23,7 @@ class SearchSettings(Section):
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the sum of log min(attention, 1) over source pieces, added to a score (Wu et al. 2016); 0 is off."""
     min_len: NonNegativeInt = 0
-    """Fewest pieces of an output."""
+    """Fewest pieces of an output, as long as its most by `max_len_ratio` are not fewer."""
     min_len_ratio: Annotated[float, Field(ge=0.0)] = 0.0
     """An output has at least this many times the pieces of its source, as long as its most are not fewer."""
     max_len: PositiveInt = 512

@@ -25,6 +25,7 @@ from s2s_cli.errors import DataError
 LINE_RULE = "a line ends at LF; one CR before it is removed"  # recorded with every dataset
 STDIN = "<stdin>"  # also the name of a file that standard input was copied to
 BOM = b"\xef\xbb\xbf"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
 GZIP = b"\x1f\x8b\x08"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 XZ = b"\xfd7zXZ\x00"
@@ -191,11 +192,16 @@ def decode_line(
         raw = raw[len(BOM) :]
         if replaced is not None:
             replaced.append(1)
+    if number == 1 and raw.startswith(UTF16):  # of which no line would be left in repair
+        raise DataError(f"{name}: looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         if invalid == "error":
-            raise DataError(_invalid_message(raw, name, number, error)) from None
+            raise DataError(
+                f"{name}:{number}: byte 0x{raw[error.start]:02X} at byte {error.start + 1} of the line is not UTF-8; convert "
+                "the file (iconv -f LATIN1 -t UTF-8, or whatever it is in) or repair the line"
+            ) from None
         if replaced is not None and number not in replaced[-1:]:
             replaced.append(number)
         return raw.decode("utf-8", "replace")
@@ -266,15 +272,6 @@ def _corrupt() -> tuple[type[Exception], ...]:
     """What decompressors raise for damaged files, EOFError for cut ones; that of zstd only if it was used."""
     modules = (sys.modules.get(name) for name in ("compression.zstd", "backports.zstd"))
     return EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, *(module.ZstdError for module in modules if module)
-
-
-def _invalid_message(raw: bytes, name: str, number: int, error: UnicodeDecodeError) -> str:
-    if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return f"{name}: looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
-    return (
-        f"{name}:{number}: byte 0x{raw[error.start]:02X} at byte {error.start + 1} of the line is not UTF-8; "
-        "convert the file (iconv -f LATIN1 -t UTF-8, or whatever it is in) or repair the line"
-    )
 
 
 def file_name(path: Path | str) -> str:

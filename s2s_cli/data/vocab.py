@@ -278,12 +278,14 @@ def read_model(path: Path, rules: TextRules = TextRules(), tags: Iterable[str] =
 
 
 def is_shared(path: Path) -> bool:
-    """Whether a dataset or bundle folder, or a SentencePiece file, has one vocabulary for both sides."""
+    """Whether a dataset, bundle or run folder, or a SentencePiece file, has one vocabulary for both sides."""
     return not path.is_dir() or _of_folder(path).shared
 
 
 def _of_folder(path: Path) -> Vocabs:
-    return Vocabs.load(path / "vocab" if (path / "vocab").is_dir() else path)
+    """Of a dataset, a bundle, a run, or a folder of vocabularies itself."""
+    places = (path / place / "vocab" for place in ("", "best", "last"))
+    return Vocabs.load(next((place for place in places if place.is_dir()), path))
 
 
 def reuse(
@@ -294,7 +296,7 @@ def reuse(
     reserved: Sequence[str],
     symbols: Sequence[str] = (),
 ) -> Vocab:
-    """The vocabulary of a dataset or bundle folder, with its own rules, or a SentencePiece file under `rules`.
+    """The vocabulary of a dataset, bundle or run folder, with its own rules, or a SentencePiece file under `rules`.
 
     Tags and reserved pieces that it lacks are appended, and what makes its size a multiple of 8. ConfigError if it lacks
     one of `symbols`, since pieces of text cannot be appended.

@@ -112,13 +112,13 @@ def read_run(path: Path) -> Run:
 
 
 def _value(record: dict[str, Any], kind: str, name: str) -> float | None:
-    """What a record says of a curve. A training loss is the one that the perplexity tells: it alone compares with validation."""
+    """What a record says of a curve. A loss is the one that the perplexity tells; runs of before called the criterion so too."""
     if name in ("loss", "ppl"):
         loss = record.get("loss") if kind != "train" else math.log(record["ppl"])
         if loss is None or name == "loss":
             return loss
         return math.exp(min(700.0, loss))
-    return record.get("loss" if name == "criterion" and kind == "train" else name)
+    return record.get(name, record.get("loss") if name == "criterion" and kind == "train" else None)
 
 
 def _chosen(settings: PlotSettings, runs: list[Run]) -> list[str]:

@@ -59,7 +59,7 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
     origin: Record = where | found.record(checkpoints.metric) | {"metric": checkpoints.metric}
     origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
     save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
-    trainer.log.metrics("average", **where, **found.record(checkpoints.metric))
+    trainer.log.metrics("average", **where, **found.record(checkpoints.metric), ppl=found.perplexity)
     trainer.log.say(f"average of {', '.join(bundle.name for bundle in kept)}: {found}")
     return origin
 

@@ -49,7 +49,8 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     settings = _fixed(config, dataset, world)
     before = _recorded(run)
     if before is None:
-        write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
+        whole = config.train.model_dump(mode="json") | settings["train"]  # so that the file begins such a run again
+        write_whole(run / _FILE, yaml.safe_dump(settings | {"train": whole}, sort_keys=False))
         return
     data = settings.pop("data")
     idle = config.train.idle() | config.noise.idle()  # which runs of before may have set, to no effect
@@ -63,7 +64,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     if changes:
         raise ConfigError(
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
-            "Give it its own settings back, or choose another folder with --run. "
+            "Give it its own settings back, or choose another folder with --run (and begin from these weights with --init-from). "
             f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; and where the data lie (data)."
         )
 

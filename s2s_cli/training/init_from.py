@@ -18,6 +18,7 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.embeddings import load_embeddings, set_embeddings
 
 _ADDED = (".coverage", "head.generate.weight", "head.generate.bias")  # what coverage and the copy head add to a model
+_TIED = {"src_embedding.weight": "tgt_embedding.weight", "head.weight": "tgt_embedding.weight"}  # where it is one table
 _SHOWN = 5  # names that are told
 
 
@@ -62,11 +63,12 @@ def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
         for name, tensor in wanted.items():
             if name in fresh:
                 continue
-            if name not in names:
+            there = name if name in names else _TIED.get(name, name)
+            if there not in names:
                 raise BundleError(
                     f"{bundle.path} has no {name}: the models differ; give this one the settings of that one"
                 )
-            _copy(name, tensor, file.get_tensor(name), bundle, vocabs)
+            _copy(name, tensor, file.get_tensor(there), bundle, vocabs)
     return f"weights from {bundle.path}; " + ("; ".join(reports) or "the vocabularies are the same")
 
 

@@ -4,6 +4,7 @@ It puts the parts together (dataset, model, optimizer, checkpoints), refuses to 
 changed, and hands over to the loop in `trainer.py`.
 """
 
+import numpy as np
 import torch
 
 from s2s_cli.checkpoint.bundle import sizes
@@ -78,6 +79,11 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
     )
+    longest = np.maximum(dataset.train.src_len, dataset.train.tgt_len) + 1
+    if not progress.update and (num_large := int((longest > settings.positions).sum())):
+        log.say(
+            f"{num_large:,} training pairs are longer than train.batch_tokens ({settings.positions:,}): a batch each"
+        )
     src_len, most = dataset.valid.src_len[chosen_pairs(dataset, settings.valid_subset)], config.search.max_src_len
     if not progress.update and (num_cut := int((src_len > most).sum())):
         log.say(

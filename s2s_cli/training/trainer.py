@@ -294,8 +294,9 @@ class Trainer:
         numbers = {
             "epoch": self._epochs(),
             "elapsed": progress.seconds,
-            "loss": tally.total / num_losses,
-            "ppl": math.exp(min(700.0, tally.nll / num_losses)),
+            "criterion": tally.total / num_losses,
+            "loss": (loss := tally.nll / num_losses),
+            "ppl": math.exp(min(700.0, loss)),
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "grad_norm": tally.norm / tally.updates,
             "tokens_per_second": num_tokens / seconds,
@@ -374,7 +375,7 @@ class Trainer:
         metric = self.settings.valid_metric
         record: Record = {"update": progress.update, "epoch": progress.position[0], **found.record(metric)}
         now = {"epoch": self._epochs(), "elapsed": time.monotonic() - self._started}
-        self.log.metrics("valid", **record | now, seconds=time.monotonic() - begun)
+        self.log.metrics("valid", **record | now, ppl=found.perplexity, seconds=time.monotonic() - begun)
         best = self.checkpoints.ranked([*progress.history, record])[0] == progress.update
         self.log.say(
             f"update {progress.update} epoch {progress.position[0]} {found}{' (best)' if best else ''}, "

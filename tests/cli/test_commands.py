@@ -1,6 +1,7 @@
 """The main road as real processes: preprocess, train, translate, score, average, and what stands between them."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -83,6 +84,28 @@ def test_config_shows_what_train_would_take(s2s: Zygote, home: Path, tmp_path: P
     before = s2s.run("config", cwd=tmp_path)
     assert (before.code, "dim: 512  # default" in before.out.decode()) == (0, True)
     assert "without the preset" in before.err
+
+
+def test_the_settings_of_a_run_begin_it_again(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    """`-c RUN/config.yaml`: that very run, which is done; and with another folder another run, of the same bits."""
+    done = s2s.run("train", "-c", run / "config.yaml", cwd=home)
+    assert (done.code, "nothing left to do" in done.err) == (0, True), done.err
+    done = s2s.run("train", "-c", run / "config.yaml", "--run", tmp_path / "again", cwd=home)
+    assert done.code == 0, done.err
+    first, again = ((path / "last" / "model.safetensors").read_bytes() for path in (run, tmp_path / "again"))
+    assert first == again
+    done = s2s.run("preprocess", "--src-vocab", run, "-o", tmp_path / "data", cwd=home)
+    assert done.code == 0, done.err
+    assert "reused" in done.err
+
+
+def test_losses_are_one_quantity(run: Path) -> None:
+    """Cross-entropy in nats a token, whose exponential is the perplexity; the criterion, with its smoothing, is another."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {record["kind"] for record in records} >= {"train", "valid"}
+    for record in records:
+        assert record["ppl"] == pytest.approx(math.exp(record["loss"]))
+        assert record["kind"] != "train" or record["criterion"] != record["loss"]
 
 
 @pytest.mark.parametrize("which", ["best", "checkpoints/step-0000120"])

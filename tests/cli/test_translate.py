@@ -246,6 +246,17 @@ def test_killed_it_goes_on(s2s: Zygote, home: Path, run: Path, many: Path, tmp_p
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_ended_by_a_scheduler_it_says_how_to_go_on(s2s: Zygote, run: Path, many: Path, tmp_path: Path) -> None:
+    arguments = ["translate", *FP32, "-m", run, "-i", many, "--flush-every", 20, "-o", "out"]
+    process, stem = s2s.start(*arguments, cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "out.part.json").exists())
+    os.kill(process, signal.SIGTERM)
+    done = s2s.wait(process, stem)
+    assert done.code == 143
+    assert "out.part keeps what was done, up to line " in done.err
+    assert "Traceback" not in done.err
+
+
 def test_interrupted_it_says_how_to_go_on(s2s: Zygote, home: Path, run: Path, many: Path, tmp_path: Path) -> None:
     arguments = ["translate", *FP32, "-m", run, "-i", many, "--flush-every", 20, "-o", "out"]
     process, stem = s2s.start(*arguments, cwd=tmp_path)

@@ -37,6 +37,21 @@ def test_average_with_itself_is_itself(tmp_path: Path, vocabs: Vocabs) -> None:
         assert all(torch.equal(ours[name], mean[name]) for name in ours)
 
 
+def test_an_average_takes_the_place_of_nothing_that_is_needed(tmp_path: Path, vocabs: Vocabs) -> None:
+    """Neither of what is averaged, by whatever name, nor of a checkpoint that a run goes on from."""
+    one, two = (save(tmp_path / str(seed), vocabs, seed) for seed in (1, 2))
+    (tmp_path / "link").symlink_to(two)
+    checkpoint = save(tmp_path / "step-0000007", vocabs, 3)
+    (checkpoint / "training").mkdir()
+    for output in (one, tmp_path / "link", tmp_path / "2" / "..", checkpoint):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises((ConfigError, S2SError)):
+            average(AverageSettings(bundle=[one, two], output=output))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    average(AverageSettings(bundle=[one, two], output=tmp_path / "mean"))
+    average(AverageSettings(bundle=[one, one], output=tmp_path / "mean"))
+
+
 def test_average_is_the_mean_and_order_is_nothing(tmp_path: Path, vocabs: Vocabs) -> None:
     paths = [save(tmp_path / str(seed), vocabs, seed) for seed in (1, 2, 3)]
     mean = average_of(tmp_path, *paths)

@@ -145,6 +145,14 @@ def test_what_is_not_utf8_is_named(tmp_path: Path, content: bytes, message: str)
         pairs_of([tmp_path / "text"], [other])
 
 
+def test_utf16_is_not_repaired(tmp_path: Path) -> None:
+    """There would be as many lines, and none of them the user's."""
+    path = tmp_path / "text"
+    path.write_bytes("the dog\nsees\n".encode("utf-16"))
+    with pytest.raises(DataError, match="text: looks like UTF-16; convert it"):
+        list(read_lines(path, "replace"))
+
+
 def test_a_byte_order_mark_inside_is_content(tmp_path: Path) -> None:
     assert lines_of("a\n\ufeffb\n".encode(), tmp_path) == ["a", "\ufeffb"]
 

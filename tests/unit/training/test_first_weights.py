@@ -1,5 +1,6 @@
 """What a run begins with: word vectors in their place at update 0, and parts that stay as they began, to the bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -236,3 +237,17 @@ def test_a_copy_head_may_be_new(plain: TransformerSettings | RnnSettings, vocabs
     told = init_from(models["softmax"], vocabs, open_bundle(tmp_path / "copy"))
     assert "left out, as this model has no such part: " in told
     assert all(torch.equal(t, fresh[n]) for n, t in weights_of(models["softmax"]).items())
+
+
+@pytest.mark.parametrize("plain", [TransformerSettings(), RnnSettings(dim=64, emb_dim=64)])
+def test_one_table_fills_those_of_both_sides(
+    plain: TransformerSettings | RnnSettings, vocabs: Vocabs, tmp_path: Path
+) -> None:
+    """A model with one vocabulary begins one with a vocabulary for each side, or with an output layer of its own."""
+    tied, apart = (plain.model_copy(update={"tie": tie}) for tie in ("all", "none"))
+    shared = build_model(tied, sizes(vocabs))
+    save_bundle(tmp_path / "shared", weights_of(shared), tied, SearchSettings(), vocabs, {})
+    model = build_model(apart, replace(sizes(vocabs), shared=False))
+    init_from(model, vocabs, open_bundle(tmp_path / "shared"))
+    for table in (model.src_embedding, model.tgt_embedding, model.head):
+        assert torch.equal(table.weight, shared.tgt_embedding.weight)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -323,6 +324,15 @@ def test_a_subset_of_blank_lines_is_refused(home: Path, dataset: Dataset, tmp_pa
     preprocess(PreprocessSettings(**names, src_vocab=home / "data-bin", out=folder))
     with pytest.raises(DataError, match=r"each line that train\.valid_subset chooses has a blank side"):
         train(config(home, tmp_path / "run", data=folder, valid_subset=1))
+
+
+def test_a_batch_smaller_than_sentences_is_told_of(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(config(home, tmp_path / "run", max_updates=1, batch_tokens=8, warmup=1))
+    assert re.search(
+        r"\d+ training pairs are longer than train\.batch_tokens \(8\): a batch each", capsys.readouterr().err
+    )
+    train(config(home, tmp_path / "large", max_updates=1, warmup=1))
+    assert "a batch each" not in capsys.readouterr().err
 
 
 def test_more_processes_than_tensors_that_learn_cannot_share_the_optimizer(home: Path, dataset: Dataset) -> None:

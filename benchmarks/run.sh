@@ -13,7 +13,10 @@ measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
 for part in $parts; do
     case $part in
         train) for shape in tiny base lstm; do measure train --shape "$shape" --rounds 3; done ;;
-        loss) measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers ;;
+        loss)
+            measure train --shape tiny --loss-after 150 --no-dropout --engines s2s s2s:bf16 transformers
+            measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers
+            ;;
         attention_length) measure attention_length --longest 80 --task reverse; measure attention_length --longest 80 --updates 2500 --task sort ;;
         *) measure "$part" ;;
     esac

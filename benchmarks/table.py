@@ -70,9 +70,10 @@ def loss(results: dict[str, Result]) -> list[str]:
     lines = ["| shape | toolkit | updates | validation loss, nats a token | seeds |", "| --- | --- | --- | --- | --- |"]
     for name, result in results.items():
         if result["benchmark"] == "loss":
+            shape = name.removeprefix("loss_").replace("_", " ")
             for engine, row in summary(result["rows"]).items():
                 lines.append(
-                    f"| {name.removeprefix('loss_')} | {engine.replace(':', ', ')} | {row['updates']['median']:.0f} | "
+                    f"| {shape} | {engine.replace(':', ', ')} | {row['updates']['median']:.0f} | "
                     f"{spread(row['valid_loss'], '.3f')} | {row['rounds']} |"
                 )
     return lines

@@ -2,7 +2,7 @@
 """Training beside other toolkits: target tokens a second and peak memory, on the same text, pieces, shape and machine.
 
     python benchmarks/train.py --shape tiny|base|lstm [--rounds 3] [--engines s2s s2s:bf16 transformers …] [--json FILE]
-    python benchmarks/train.py --shape tiny --loss-after 150 --engines s2s s2s:bf16 transformers
+    python benchmarks/train.py --shape tiny --loss-after 150 [--no-dropout] --engines s2s s2s:bf16 transformers
 
 An engine is a toolkit of `peers/`, and after a colon its precision (fp32 if none is named). Each is installed from PyPI into
 an environment of its own, below the folder that --folder or the variable PEERS names. The text is Multi30k (fetched by
@@ -13,7 +13,8 @@ of one to the beginning of the next. Tokens are real ones, without padding. Peak
 process that got less of the processor than others of its engine was disturbed, and counts in no median.
 
 Where the result file is of the same commit, rounds are added to those in it, so that they may be run one by one. With
---loss-after, engines train so many updates with the same learning rates, and the loss of the validation text is written down.
+--loss-after, engines train so many updates with the same learning rates, and the loss of the validation text is written down:
+ours comes first, and the others begin with its first weights and read its batches, so that they differ by dropout at most.
 """
 
 import argparse
@@ -114,11 +115,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--loss-after", type=int, default=0, metavar="UPDATES")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one process for each, with --loss-after")
+    parser.add_argument("--no-dropout", action="store_true", help="with --loss-after: nothing is left to chance")
     parser.add_argument("--limit", type=float, default=900, help="seconds that one process may take")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="environments, text, files of toolkits")
     parser.add_argument("--install-only", action="store_true")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/train_SHAPE.json, or loss_SHAPE.json")
     options = parser.parse_args()
+    if options.no_dropout and not options.loss_after:
+        parser.error("--no-dropout is for --loss-after: what is timed has dropout")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has begun ends with it
     made = conditions(["s2s-cli", "torch", "numpy"])
     engines = engines_for(options.shape, options.engines)
@@ -128,7 +132,8 @@ def main() -> None:
     if options.install_only:
         return
     kind = "loss" if options.loss_after else "train"
-    path = options.json or ROOT / "benchmarks" / "results" / f"{kind}_{options.shape}.json"
+    name = f"{kind}_{options.shape}{'_no_dropout' if options.no_dropout else ''}.json"
+    path = options.json or ROOT / "benchmarks" / "results" / name
     rows, commands = earlier(path, made["commit"])
     commands.append(made.pop("command"))
     for seed in options.seeds if options.loss_after else [1] * options.rounds:
@@ -144,6 +149,7 @@ def main() -> None:
                 precision=precision,
                 seed=seed,
                 loss_after=options.loss_after,
+                dropout=not options.no_dropout,
             )
             rows.append({"engine": engine, "round": number, **run(options.folder, task, options.limit)})
             print(json.dumps(rows[-1]), flush=True)
@@ -153,7 +159,7 @@ def main() -> None:
             "benchmark": kind,
             "commands": commands,
             **made,
-            "shape": asdict(SHAPES[options.shape]),
+            "shape": asdict(task.size),
             "threads": options.threads,
             "toolkits": {name: versions(options.folder, name) for name in names},
             "engines": found,

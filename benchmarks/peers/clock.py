@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +42,8 @@ SHAPES = {
 class Task:
     """What a process is to do: train this shape on the pieces in `text`, leaving whatever it writes in `work`.
 
-    With `loss_after`, it trains so many updates and then measures the loss of the validation text, in place of the time.
+    With `loss_after`, it trains so many updates and then measures the loss of the validation text, in place of the time. It
+    begins with the weights and reads the batches that ours left in `start`: what differs then is the toolkit.
     """
 
     peer: str
@@ -54,11 +55,19 @@ class Task:
     precision: str = "fp32"
     seed: int = 1
     loss_after: int = 0
+    dropout: bool = True
 
     @property
     def size(self) -> Shape:
         """The model."""
-        return SHAPES[self.shape]
+        shape = SHAPES[self.shape]
+        return shape if self.dropout else replace(shape, dropout=0.0)
+
+    def start(self, name: str) -> Path:
+        """A file of ours for all that train as long as this: weights.safetensors, or batches.jsonl (line numbers from 1)."""
+        folder = Path(self.text) / "start" / f"{self.shape}-{self.loss_after}-{self.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
 
     @staticmethod
     def rate(number: int) -> float:

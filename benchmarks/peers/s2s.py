@@ -37,6 +37,8 @@ def config(task: Task) -> dict:
 
 def train(task: Task) -> None:
     """Its own command."""
+    from safetensors.torch import save_file
+
     from s2s_cli.__main__ import main
     from s2s_cli.training.update import Updater
 
@@ -47,8 +49,16 @@ def train(task: Task) -> None:
         clock.tick(num_src, sum(batch.num_tokens for batch in batches))
         return update(self, batches, *args, **options)
 
-    if not task.loss_after:
-        Updater.update = timed
+    def told(self, batches, *args, **options):
+        if not told_to.tell():
+            weights = {name: weight.clone() for name, weight in self.learner.model.state_dict().items()}
+            save_file(weights, task.start("weights.safetensors"))
+        told_to.write(json.dumps([int(line) for batch in batches for line in batch.lines]) + "\n")
+        return update(self, batches, *args, **options)
+
+    if task.loss_after:
+        told_to = task.start("batches.jsonl").open("w", buffering=1)
+    Updater.update = told if task.loss_after else timed
     run = task.file("run")
     shutil.rmtree(run, ignore_errors=True)
     sys.argv = ["s2s", "train", "-c", str(task.file("s2s.yaml", json.dumps(config(task))))]

@@ -5,16 +5,17 @@ torch's cross-entropy with label smoothing.
 """
 
 import contextlib
+import json
 import random
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, Clock, Task, finish, lines
+from peers.clock import LABEL_SMOOTHING, SPECIALS, Clock, Task, finish, lines
 
 PACKAGE = "transformers"
 INSTALL = (["transformers==5.23.0"],)
 FAMILIES = ("transformer",)
 PRECISIONS = ("fp32", "bf16")
-PAD, EOS, UNK, FIRST = 0, 1, 2, 3
+PAD, UNK, START, EOS = range(4)  # as ours
 IGNORED = -100
 
 
@@ -22,7 +23,7 @@ def build(task: Task):
     """The model. `scale_embedding` and sinusoidal positions as in Vaswani et al. 2017, norms after each block."""
     from transformers import MarianConfig, MarianMTModel
 
-    size, vocab = task.size, len(task.vocabulary()) + FIRST
+    size, vocab = task.size, len(task.vocabulary()) + SPECIALS
     return MarianMTModel(
         MarianConfig(
             vocab_size=vocab,
@@ -42,12 +43,49 @@ def build(task: Task):
             max_position_embeddings=512,
             pad_token_id=PAD,
             eos_token_id=EOS,
-            decoder_start_token_id=PAD,
+            decoder_start_token_id=START,
             forced_eos_token_id=None,
             share_encoder_decoder_embeddings=True,
             tie_word_embeddings=True,
         )
     )
+
+
+PARTS = {  # of a layer, in our names, where {} is that of attention to the layer's own side
+    "self_attn.q_proj": "{}.q",
+    "self_attn.k_proj": "{}.kv",
+    "self_attn.v_proj": "{}.kv",
+    "self_attn.out_proj": "{}.out",
+    "self_attn_layer_norm": "around_{}.norm",
+    "encoder_attn.q_proj": "cross_attention.q",
+    "encoder_attn.k_proj": "cross_attention.kv",
+    "encoder_attn.v_proj": "cross_attention.kv",
+    "encoder_attn.out_proj": "cross_attention.out",
+    "encoder_attn_layer_norm": "around_cross_attention.norm",
+    "fc1": "feed_forward.up",
+    "fc2": "feed_forward.down",
+    "final_layer_norm": "around_feed_forward.norm",
+}
+
+
+def begin_as_ours(model, path: Path) -> None:
+    """Give `model` the first weights of our Transformer with norms after each block, and a bias of its output layer, as there."""
+    import torch
+    from safetensors.torch import load_file
+
+    ours = load_file(path)
+    del model.final_logits_bias
+    model.final_logits_bias = torch.nn.Parameter(ours["head.bias"][None])
+    for name, weight in model.state_dict().items():  # what is written to these is in the model
+        if ".layers." in name:
+            _, side, _, layer, of_layer = name.split(".", 4)
+            part, kind = of_layer.rsplit(".", 1)
+            same = PARTS[part].format("attention" if side == "encoder" else "self_attention")
+            value = ours[f"{side}.{layer}.{same}.{kind}"]
+            if len(value) == 2 * len(weight) and same.endswith(".kv"):
+                value = value.chunk(2)["v_proj" in part]
+            weight.copy_(value)
+    model.get_input_embeddings().weight.data.copy_(ours["tgt_embedding.weight"])
 
 
 def batches(tgt: list[list[int]], src: list[list[int]], budget: int, seed: int) -> list[list[int]]:
@@ -74,7 +112,9 @@ class Training:
         torch.set_num_threads(task.threads)
         torch.manual_seed(task.seed)
         self.torch, self.task, self.model = torch, task, build(task)
-        self.ids = {piece: i for i, piece in enumerate(task.vocabulary(), FIRST)}
+        if task.loss_after:
+            begin_as_ours(self.model, task.start("weights.safetensors"))
+        self.ids = {piece: i for i, piece in enumerate(task.vocabulary(), SPECIALS)}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0
         )
@@ -92,7 +132,7 @@ class Training:
         """Cross-entropy of a batch."""
         torch = self.torch
         x, y = self.padded(src, PAD), self.padded(tgt, IGNORED)
-        reads = torch.cat([torch.full((len(tgt), 1), PAD), y[:, :-1].clamp(min=0)], dim=1)
+        reads = torch.cat([torch.full((len(tgt), 1), START), y[:, :-1].clamp(min=0)], dim=1)
         bf16 = self.task.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
             logits = self.model(
@@ -126,19 +166,19 @@ def train(task: Task) -> None:
     """Until the clock ends it, or so many updates."""
     training = Training(task)
     src, tgt = (training.encoded(task.pieces(f"train.{side}")) for side in ("en", "de"))
-    clock, number = Clock(task), 0
     training.model.train()
+    if task.loss_after:
+        for number, batch in enumerate(lines(task.start("batches.jsonl")), 1):
+            rows = [line - 1 for line in json.loads(batch)]
+            training.optimizer.param_groups[0]["lr"] = task.rate(number)
+            training.update([src[i] for i in rows], [tgt[i] for i in rows])
+        finish(valid_loss=training.valid_loss(), updates=number)
+    clock = Clock(task)
     for epoch in range(1000):
         for rows in batches(tgt, src, task.batch_tokens, epoch):
-            number += 1
             batch_src, batch_tgt = [src[i] for i in rows], [tgt[i] for i in rows]
-            if not task.loss_after:
-                clock.tick(sum(map(len, batch_src)), sum(map(len, batch_tgt)))
-            else:
-                training.optimizer.param_groups[0]["lr"] = task.rate(number)
+            clock.tick(sum(map(len, batch_src)), sum(map(len, batch_tgt)))
             training.update(batch_src, batch_tgt)
-            if number == task.loss_after:
-                finish(valid_loss=training.valid_loss(), updates=number)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from types import FrameType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from s2s_cli import __version__, configio
 from s2s_cli.config import Flag
@@ -208,7 +209,7 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     if flag not in names:
         names.append(f"{flag}/--no-{flag[2:]}" if kind is bool else flag)
     default = info.get_default(call_default_factory=True)
-    note = "" if default is None or default == [] else f" (default {_shown(default)})"
+    note = "" if default in (None, [], "") else f" (default {_shown(default)})"
     if section == "model":
         choices, note = _model_flag(name)
         metavar = choices or metavar
@@ -223,6 +224,20 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
     return inspect.Parameter(
         f"{section}__{name}", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
+
+
+class _Command(TyperCommand):
+    """A command whose help has its options below the titles of their sections."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Those of sections come first."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                rows.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+        for title, records in rows.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Callable[..., None]:
@@ -318,11 +333,15 @@ def _root(
 def app() -> typer.Typer:
     """The typer application."""
     made = typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, pretty_exceptions_show_locals=False, add_completion=False
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        pretty_exceptions_show_locals=False,
+        add_completion=False,
+        rich_markup_mode=None,  # its tables cut long flags short on a terminal of usual width
     )
     made.callback()(_root)
     for name, verb, sections, text in _COMMANDS:
-        made.command(name, help=text)(_command(verb, sections))
+        made.command(name, cls=_Command, help=text)(_command(verb, sections))
     return made
 
 

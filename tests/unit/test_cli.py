@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from s2s_cli import cli, configio
 from s2s_cli.config import Config
@@ -25,6 +26,18 @@ def test_every_setting_of_a_command_has_a_flag_and_a_help_text(command: tuple) -
             assert any(p.endswith(f"__{key}") for p in found), f"{section}.{key} has no flag"
             assert info.description, f"{section}.{key} has no description"
     assert f"Example: s2s {name}" in text
+
+
+@pytest.mark.parametrize("command", cli._COMMANDS, ids=lambda command: command[0])
+def test_help_shows_flags_whole_on_a_narrow_terminal(command: tuple) -> None:
+    name, _, sections, _ = command
+    shown = CliRunner().invoke(cli.app(), [name, "--help"], terminal_width=80).output
+    words = set(shown.replace(",", " ").split())
+    for section in sections:
+        assert f"\n{cli._TITLES.get(section, 'Settings')}:\n" in shown
+        for key, info in configio.fields_of(section).items():
+            flag = configio.flag_of(key, info)
+            assert flag in words or not flag.startswith("-"), flag
 
 
 def test_help_says_which_family_a_setting_of_the_model_belongs_to_and_its_defaults() -> None:

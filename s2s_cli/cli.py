@@ -9,7 +9,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -66,7 +66,8 @@ def _translate(values: configio.Values) -> None:
     config = configio.build(values)
     from s2s_cli.search.translate import translate
 
-    translate(config.translate, config.search, config.runtime, config.score)
+    with _tidy_end():
+        translate(config.translate, config.search, config.runtime, config.score)
 
 
 def _score(values: configio.Values) -> None:
@@ -79,7 +80,8 @@ def _average(values: configio.Values) -> None:
     config = configio.build(values)
     from s2s_cli.checkpoint.average import average
 
-    average(config.average)
+    with _tidy_end():
+        average(config.average)
 
 
 def _plot(values: configio.Values) -> None:
@@ -284,8 +286,7 @@ def _exit_code(work: Callable[[], None]) -> int:
     What is left, a fault of ours, passes through with its traceback, and ends the process with 1.
     """
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of those of __main__.py
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of __main__.py
         work()
         sys.stdout.flush()
     except S2SError as error:
@@ -301,9 +302,21 @@ def _exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
-def _end(signum: int, _frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # what is to be tidied up is tidied up once
-    raise Interrupted(signum, "ended by a signal")
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Within, SIGTERM raises Interrupted, so that what was begun is tidied up; before, while modules are half imported, and after
+    that it ends the process at once, as does a second one.
+    """
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signum, before)
+        raise Interrupted(signum, "ended by a signal")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(message: object, code: int) -> int:

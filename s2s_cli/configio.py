@@ -129,14 +129,19 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
         return values
     if not isinstance(tree, yaml.MappingNode):
         raise ConfigError(f"{path}:1 should hold sections, such as `train:`, with settings below them")
-    sections = set()
+    sections, of_a_run = set(), False
     for section_node, body in tree.value:
         section, where = str(section_node.value), f"{path}:{section_node.start_mark.line + 1}"
         if section in sections:
             raise ConfigError(f"{where}: section {section} stands here a second time")
         sections.add(section)
-        if section == "data" and isinstance(body, yaml.MappingNode):
-            continue  # what a run notes of its dataset, in its config.yaml
+        if (
+            section == "data"
+            and isinstance(body, yaml.MappingNode)
+            and "sha256" in [str(k.value) for k, _ in body.value]
+        ):
+            of_a_run = True  # which notes there what its dataset is recognised by
+            continue
         if body.tag == "tag:yaml.org,2002:null":
             continue
         if not isinstance(body, yaml.MappingNode):
@@ -146,6 +151,12 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
             if f"{section}.{key}" in values.origin:
                 raise ConfigError(f"{where}: {section}.{key} stands here a second time")
             values.put(section, key, loader.construct_object(value, deep=True), where)
+    if of_a_run and "train.max_updates" not in values.origin:
+        raise ConfigError(
+            f"{path}: the settings of a run of an older version, without its limits: name them by flags instead"
+        )
+    if of_a_run and (path.parent / "checkpoints").is_dir():  # and not a copy of them
+        values.put("train", "run", str(path.parent), str(path))
     return values
 
 

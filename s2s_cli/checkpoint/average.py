@@ -31,7 +31,8 @@ def average(settings: AverageSettings) -> None:
     paths = _choose(settings)
     bundles = [open_bundle(path) for path in paths]
     output = settings.output.resolve()
-    if output in [path.resolve() for path in paths] or (output / "training").is_dir():
+    in_a_run = output.parent.name == "checkpoints" and (output.parent.parent / "config.yaml").is_file()
+    if output in [path.resolve() for path in paths] or in_a_run or (output / "training").is_dir():
         raise ConfigError(
             f"-o would write over {settings.output}, which is averaged or a run's checkpoint: choose another name"
         )

@@ -68,6 +68,9 @@ class _ByteDropout(torch.autograd.Function):
 
 def embedding(num: int, dim: int) -> nn.Embedding:
     """An embedding whose rows have length about 1, so that it can serve as output layer too."""
+    weight = torch.empty(num, dim)
+    if weight.is_meta:  # where torch would import its compiler, in a second or two, to draw nothing
+        return nn.Embedding.from_pretrained(weight, freeze=False)
     table = nn.Embedding(num, dim)
     nn.init.normal_(table.weight, std=dim**-0.5)
     return table

@@ -71,14 +71,16 @@ def _remark(
     before, now = translator.validated_in, translator.runtime.precision
     if runtime.precision == "auto" and before not in ("", now):
         tell(f"{now}, where the model was validated in {before}: this machine is no faster in that")
-    idle = sorted({"temperature", "top_k", "top_p"} & given.model_fields_set)
+    fields = SearchSettings.model_fields
+    said = {name for name in given.model_fields_set if getattr(given, name) != fields[name].default}
+    idle = sorted({"temperature", "top_k", "top_p"} & said)
     if idle and not settings.samples:
         tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
-    if settings.samples and "beam" in given.model_fields_set:
+    if settings.samples and "beam" in said:
         tell("beam: for search alone, and of no effect with --samples")
     if "seed" in settings.model_fields_set and not settings.samples:
         tell("seed: for sampling alone, and of no effect without --samples")
-    if settings.force and (idle := sorted(_OF_SEARCH & given.model_fields_set)):
+    if settings.force and (idle := sorted(_OF_SEARCH & said)):
         tell(f"{', '.join(idle)}: for search alone, and of no effect with --force")
 
 

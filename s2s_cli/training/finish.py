@@ -47,7 +47,8 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
         return None
     if (path / "config.json").is_file():
         there = open_bundle(path).origin
-        if [part["bundle"] for part in there["averaged"]] == [bundle.name for bundle in kept]:
+        made_of = [part["bundle"] for part in there.get("averaged", [])]
+        if made_of == [bundle.name for bundle in kept] and checkpoints.metric in there:
             return there
     bundles = [open_bundle(bundle, trusted=True) for bundle in kept]
     weights = mean_weights(bundles, [1.0] * len(bundles))

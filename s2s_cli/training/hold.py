@@ -49,8 +49,9 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     settings = _fixed(config, dataset, world)
     before = _recorded(run)
     if before is None:
-        whole = config.train.model_dump(mode="json") | settings["train"]  # so that the file begins such a run again
-        write_whole(run / _FILE, yaml.safe_dump(settings | {"train": whole}, sort_keys=False))
+        # So that the file begins such a run again: all settings of training, as they were given.
+        settings |= {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
+        write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
         return
     data = settings.pop("data")
     idle = config.train.idle() | config.noise.idle()  # which runs of before may have set, to no effect
@@ -80,6 +81,14 @@ def recorded_batch_tokens(run: Path) -> int | None:
     return size
 
 
+def recorded_max_src_len(run: Path) -> int | None:
+    """Where sources are cut in the validations of a run that has begun; None for a new run, and where it cannot be told."""
+    with contextlib.suppress(ConfigError):
+        most = ((_recorded(run) or {}).get("search") or {}).get("max_src_len")
+        return most if isinstance(most, int) else None
+    return None  # `hold_to` tells what is wrong
+
+
 def _recorded(run: Path) -> dict[str, Any] | None:
     """The settings of a run that has a checkpoint."""
     path = run / _FILE
@@ -95,6 +104,11 @@ def _recorded(run: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{path} cannot be read as the settings of a run: it has no sections")
     if "sha256" not in before.get("data", {}):  # which stand last
         raise ConfigError(f"{path} cannot be read as the settings of a run: it is cut short")
+    processes = before["data"].pop("processes", 1)
+    accumulate = before.get("train", {}).get("accumulate", 1)
+    if not (isinstance(processes, int) and isinstance(accumulate, int)):
+        raise ConfigError(f"{path} cannot be read as the settings of a run: its batches cannot be counted")
+    before.get("train", {})["accumulate"] = accumulate * processes  # what counts
     return before
 
 

@@ -56,6 +56,13 @@ def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
             reports.append(f"{side} vocabulary: {reused} pieces reused, {len(new) - reused} new")
     with open_tensors(bundle.path / WEIGHTS) as file:
         names, wanted = set(file.keys()), weights_of(model)
+        source = "src_embedding.weight"
+        joins = vocabs.shared and not bundle.vocabs.shared and source in names - wanted.keys()
+        if joins:  # what the target's table lacks comes from the source's
+            table = wanted["tgt_embedding.weight"]
+            old_rows, new_rows = _rows(bundle.vocabs.src, vocabs.src)
+            table[new_rows] = file.get_tensor(source)[old_rows].to(table)
+            names.remove(source)
         if unused := sorted(names - wanted.keys()):
             reports.append(f"left out, as this model has no such part: {_first(unused)}")
         if fresh := [name for name in wanted if name not in names and name.endswith(_ADDED)]:

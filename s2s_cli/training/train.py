@@ -18,7 +18,7 @@ from s2s_cli.training.board import Board
 from s2s_cli.training.dry_run import dry_run
 from s2s_cli.training.finish import finish
 from s2s_cli.training.fit import fitting
-from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens
+from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens, recorded_max_src_len
 from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
@@ -172,6 +172,7 @@ def _with_source_cut(config: Config, dataset: Dataset) -> Config:
     """With sources cut in search where those of training were, and no sooner, unless the user has said where."""
     settings = dataset.manifest["settings"]
     cut = settings.get("src_truncate") or max(config.search.max_src_len, settings.get("max_len", 0))
+    cut = recorded_max_src_len(config.train.run) or cut
     if "max_src_len" in config.search.model_fields_set:
         return config
     return config.model_copy(update={"search": config.search.model_copy(update={"max_src_len": cut})})

@@ -47,6 +47,9 @@ def test_two_processes_are_one_with_both_batches(s2s: Zygote, home: Path, tmp_pa
     assert one.code == 0, one.err
     main, other = finish(s2s, ours)
     assert (main.code, other.code) == (0, 0), main.err + other.err
+    again = finish(s2s, start(s2s, home, tmp_path / "two", "-c", tmp_path / "two" / "config.yaml", *options))
+    assert [done.code for done in again] == [0, 0], "its own settings, of as many processes"
+    assert "nothing left to do" in again[0].err
     assert "2 × CPU" in main.err
     assert other.err == other.out.decode() == ""
     a, b = weights(tmp_path / "one", 3), weights(tmp_path / "two", 3)

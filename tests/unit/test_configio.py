@@ -189,3 +189,18 @@ def test_described_settings_are_those_settings(tmp_path: Path) -> None:
     (tmp_path / "again.yaml").write_text(text, encoding="utf-8")
     assert configio.build(configio.read_file(tmp_path / "again.yaml")) == config
     assert set(yaml.safe_load(text)) == set(Config.model_fields)
+
+
+def test_the_settings_of_a_run_are_those_of_its_folder(tmp_path: Path) -> None:
+    """Wherever it was moved; a copy of them is as good as any file, and one of before there were limits in it is refused."""
+    (tmp_path / "moved" / "checkpoints").mkdir(parents=True)
+    text = "train: {run: gone, max_updates: 7}\ndata: {sha256: x, files.train: y}\n"
+    for folder, run in ((tmp_path / "moved", str(tmp_path / "moved")), (tmp_path, "gone")):
+        (folder / "config.yaml").write_text(text)
+        assert configio.read_file(folder / "config.yaml").get("train", "run") == run
+    (tmp_path / "config.yaml").write_text(text.replace(", max_updates: 7", ""))
+    with pytest.raises(ConfigError, match="of a run of an older version"):
+        configio.read_file(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("data: {train_src: a}\n")
+    with pytest.raises(ConfigError, match="data is no section"):
+        configio.build(configio.read_file(tmp_path / "config.yaml"))

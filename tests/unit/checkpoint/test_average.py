@@ -43,7 +43,11 @@ def test_an_average_takes_the_place_of_nothing_that_is_needed(tmp_path: Path, vo
     (tmp_path / "link").symlink_to(two)
     checkpoint = save(tmp_path / "step-0000007", vocabs, 3)
     (checkpoint / "training").mkdir()
-    for output in (one, tmp_path / "link", tmp_path / "2" / "..", checkpoint):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    save(run / "checkpoints" / "averaged", vocabs, 4)
+    for output in (one, tmp_path / "link", tmp_path / "2" / "..", checkpoint, run / "checkpoints" / "averaged"):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises((ConfigError, S2SError)):
             average(AverageSettings(bundle=[one, two], output=output))

@@ -6,12 +6,12 @@ from typing import get_args
 
 import pytest
 import torch
-from samples import WORDS
+from samples import WORDS, sentences
 
 from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, sizes, weights_of
 from s2s_cli.config import Config, Part, RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.data.dataset import Dataset
-from s2s_cli.data.vocab import Vocabs
+from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
@@ -251,3 +251,24 @@ def test_one_table_fills_those_of_both_sides(
     init_from(model, vocabs, open_bundle(tmp_path / "shared"))
     for table in (model.src_embedding, model.tgt_embedding, model.head):
         assert torch.equal(table.weight, shared.tgt_embedding.weight)
+
+
+def test_one_table_takes_from_those_of_both_sides(vocabs: Vocabs, tmp_path: Path) -> None:
+    """Each piece from the target's, and what only the source's vocabulary has from that."""
+    plain = TransformerSettings(tie="target")
+    texts = [[pair[side] for pair in sentences(200, seed=9)] for side in (0, 1)]
+    apart = Vocabs(*(Vocab.train(text, size=400) for text in texts))
+    given = build_model(plain, sizes(apart))
+    save_bundle(tmp_path / "apart", weights_of(given), plain, SearchSettings(), apart, {})
+    model = build_model(TransformerSettings(tie="all"), sizes(vocabs))
+    told = init_from(model, vocabs, open_bundle(tmp_path / "apart"))
+    assert "left out" not in told
+    counts = {"tgt": 0, "src": 0}
+    for i in range(len(vocabs.tgt)):
+        piece = vocabs.tgt.piece(i)
+        side = "tgt" if piece in apart.tgt else "src" if piece in apart.src else None
+        if side is not None:
+            table = getattr(given, f"{side}_embedding").weight
+            assert torch.equal(model.tgt_embedding.weight[i], table[getattr(apart, side).id(piece)])
+            counts[side] += 1
+    assert min(counts.values()) > 10

@@ -302,14 +302,20 @@ def test_the_loss_is_of_sources_cut_as_search_cuts_them(
     assert f"{num_cut} sources of the validation text are cut to 4 pieces (--max-src-len)" in capsys.readouterr().err
 
 
-def test_sources_longer_than_search_takes_are_not_cut_where_training_reads_them(home: Path, dataset: Dataset) -> None:
+def test_sources_longer_than_search_takes_are_not_cut_where_training_reads_them(
+    home: Path, dataset: Dataset, tmp_path: Path
+) -> None:
     """Unless it is said that they are, or that training cuts them."""
-    settings = config(home, Path("run"))
+    settings = config(home, tmp_path / "new")
     said = Config.model_validate(settings.model_dump() | {"search": {"max_src_len": 1024}})
     for limits, most in (({}, 1024), ({"max_len": 4000}, 4000), ({"max_len": 4000, "src_truncate": 30}, 30)):
         made = replace(dataset, manifest=dataset.manifest | {"settings": dataset.manifest["settings"] | limits})
         assert _with_source_cut(settings, made).search.max_src_len == most
         assert _with_source_cut(said, made).search.max_src_len == 1024
+    run = tmp_path / "run"  # which was begun when nothing but src_truncate counted
+    train(config(home, run, max_updates=1, warmup=1))
+    made = replace(dataset, manifest=dataset.manifest | {"settings": dataset.manifest["settings"] | {"max_len": 4000}})
+    assert _with_source_cut(config(home, run), made).search.max_src_len == 1024
 
 
 def test_a_subset_of_blank_lines_is_refused(home: Path, dataset: Dataset, tmp_path: Path) -> None:

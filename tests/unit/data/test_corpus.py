@@ -68,8 +68,8 @@ def test_line_ends(tmp_path: Path, content: bytes, lines: list[str]) -> None:
 
 @given(st.binary())
 def test_any_bytes_give_as_many_lines_as_line_feeds_say(folder: Path, content: bytes) -> None:
-    if content.startswith((b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")):
-        return
+    if content.startswith((b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"\xfe\xff")):
+        return  # it says of itself that it is no plain text in UTF-8
     expected = content.count(b"\n") + bool(content and not content.endswith(b"\n"))
     replaced: list[int] = []
     lines = lines_of(content, folder, invalid="replace", replaced=replaced)

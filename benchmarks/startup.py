@@ -31,7 +31,7 @@ SAVE = (
 GENERATE = """import torch
 from transformers import MarianMTModel
 model = MarianMTModel.from_pretrained("model").eval()
-print(model.generate(torch.tensor([[5, 6, 7, 8, 9, 10, 1]]), num_beams=5, max_new_tokens=16).tolist())
+print(model.generate(torch.tensor([[5, 6, 7, 8, 9, 10, 3]]), num_beams=5, max_new_tokens=16).tolist())
 """
 Command = tuple[list, Path, str]  # arguments, folder, standard input
 

@@ -126,6 +126,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has begun ends with it
     made = conditions(["s2s-cli", "torch", "numpy"])
     engines = engines_for(options.shape, options.engines)
+    if options.loss_after and not engines[0].startswith(f"{OURS}:"):
+        parser.error(f"--loss-after needs {OURS} first: the others begin with its weights and read its batches")
     for engine in engines:
         install(options.folder, engine.partition(":")[0])
     text = prepare(options.folder)

@@ -82,7 +82,7 @@ def begin_as_ours(model, path: Path) -> None:
             part, kind = of_layer.rsplit(".", 1)
             same = PARTS[part].format("attention" if side == "encoder" else "self_attention")
             value = ours[f"{side}.{layer}.{same}.{kind}"]
-            if len(value) == 2 * len(weight) and same.endswith(".kv"):
+            if same.endswith(".kv"):
                 value = value.chunk(2)["v_proj" in part]
             weight.copy_(value)
     model.get_input_embeddings().weight.data.copy_(ours["tgt_embedding.weight"])

@@ -170,11 +170,11 @@ def _check_deterministic(config: Config, runtime: Runtime) -> None:
 
 def _with_source_cut(config: Config, dataset: Dataset) -> Config:
     """With sources cut in search where those of training were, and no sooner, unless the user has said where."""
-    settings = dataset.manifest["settings"]
-    cut = settings.get("src_truncate") or max(config.search.max_src_len, settings.get("max_len", 0))
-    cut = recorded_max_src_len(config.train.run) or cut
     if "max_src_len" in config.search.model_fields_set:
         return config
+    settings, most = dataset.manifest["settings"], config.search.max_src_len
+    of_training = settings.get("src_truncate") or max(most, settings.get("max_len", 0))
+    cut = recorded_max_src_len(config.train.run) or of_training  # a run that has begun goes on as it is
     return config.model_copy(update={"search": config.search.model_copy(update={"max_src_len": cut})})
 
 

@@ -19,13 +19,13 @@ from s2s_cli.data.loader import Batch
 from s2s_cli.models.heads import Attended, SoftmaxHead, coverage_loss
 
 
-def _pick(value: Any, index: Tensor) -> Any:
+def _pick(value: Any, index: Tensor, stay: bool) -> Any:
     if isinstance(value, Tensor):
         return value.index_select(0, index)
     if isinstance(value, Rows):
-        return value.select(index)
+        return value.select(index, stay)
     if isinstance(value, tuple):
-        return tuple(_pick(item, index) for item in value)
+        return tuple(_pick(item, index, stay) for item in value)
     return value
 
 
@@ -33,9 +33,13 @@ def _pick(value: Any, index: Tensor) -> Any:
 class Rows:
     """A value made of tensors whose first dimension counts rows, of tuples of such, and of plain values common to all rows."""
 
-    def select(self, index: Tensor) -> Self:
-        """Rows `index` [M], in that order; a row may be taken several times."""
-        return type(self)(**{f.name: _pick(getattr(self, f.name), index) for f in fields(self)})
+    def select(self, index: Tensor, stay: bool = False) -> Self:
+        """Rows `index` [M], in that order; a row may be taken several times.
+
+        They `stay` where each row of a state comes from one of the same sentence, and no sentence leaves: what is known of
+        the index on the host saves asking the device.
+        """
+        return type(self)(**{f.name: _pick(getattr(self, f.name), index, stay) for f in fields(self)})
 
 
 @dataclass(frozen=True)

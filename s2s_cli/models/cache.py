@@ -112,11 +112,17 @@ class Paths:
         return mask + F.pad(by_distance, (0, self.mask.shape[1] - by_distance.shape[2]))
 
 
-def select(paths: Paths, caches: tuple[Cache, ...], index: Tensor) -> tuple[Paths, tuple[Cache, ...]]:
-    """Hypotheses `index` [M], in that order. Where those of a group stay together, only masks are reordered."""
+def select(
+    paths: Paths, caches: tuple[Cache, ...], index: Tensor, stay: bool = False
+) -> tuple[Paths, tuple[Cache, ...]]:
+    """Hypotheses `index` [M], in that order. Where those of a group stay together, only masks are reordered; for it to be seen
+    that they all do, the device is waited for, unless they are known to `stay` in their groups, and these in their order.
+    """
     width, length = paths.width, paths.length
     if width == 1:
         return paths, _groups(caches, index)
+    if stay:
+        return Paths(paths.mask.index_select(0, index), width, length), caches
     if len(index) % width == 0:
         groups = index.view(-1, width).div(width, rounding_mode="floor")
         if bool((groups == groups[:, :1]).all()):
@@ -128,7 +134,4 @@ def select(paths: Paths, caches: tuple[Cache, ...], index: Tensor) -> tuple[Path
 
 
 def _groups(caches: tuple[Cache, ...], index: Tensor) -> tuple[Cache, ...]:
-    buffer = caches[0].buffer
-    if buffer is None or torch.equal(index, torch.arange(buffer.tensor.shape[1], device=index.device)):
-        return caches
     return tuple(cache.groups(index) for cache in caches)

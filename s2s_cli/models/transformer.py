@@ -56,11 +56,11 @@ class TransformerState(State):
     coverage: Tensor | None
     paths: Paths | None = None
 
-    def select(self, index: Tensor) -> "TransformerState":
+    def select(self, index: Tensor, stay: bool = False) -> "TransformerState":
         """See `Rows.select`; keys and values stay where they are."""
         if self.paths is None:
-            return super().select(index)
-        paths, past = select(self.paths, self.past, index)  # type: ignore[arg-type] # all of them are caches
+            return super().select(index, stay)
+        paths, past = select(self.paths, self.past, index, stay)  # type: ignore[arg-type] # all of them are caches
         coverage = None if self.coverage is None else self.coverage.index_select(0, index)
         return TransformerState(past, self.num_past, coverage, paths)
 

@@ -82,6 +82,26 @@ class _Live(Rows):
     covered: Tensor | None  # [N, S] the sum of their attention, where the coverage penalty reads it
 
 
+class _Flags:
+    """Brings flags [b] from the device to the host. A GPU is not waited for: while it runs a step, the host reads those of the
+    step before, and begins with flags that are all true.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def __call__(self, flags: Tensor) -> list[bool]:
+        if flags.device.type == "cpu":
+            return flags.tolist()
+        before, done = self._before, torch.cuda.Event()
+        self._before = (flags.to("cpu", non_blocking=True), done)  # into page-locked memory
+        done.record()
+        if before is None:
+            return [True] * len(flags)
+        before[1].synchronize()
+        return before[0].tolist()
+
+
 def limits_for(src_len: list[int], settings: SearchSettings) -> Limits:
     """Limits of each output by its own source length in pieces, never by the batch."""
     # 10 times 1.1 is 11, which the product of floats is a little above, and 100 times 1.15 is 115, which it is a little below.
@@ -181,8 +201,8 @@ def search(
     live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
     firsts = number[:, None] * num_rows  # of each sentence's rows
     looks = attention or settings.coverage_penalty > 0.0
-    alive, records = list(range(num_sentences)), list[Record]()
-    while alive:
+    alive, records, flags = list(range(num_sentences)), list[Record](), _Flags()
+    while alive and len(records) <= max(rules.most):
         length = len(records)
         out = step(tokens, sentences.memory, live.state, True) if looks else step(tokens, sentences.memory, live.state)
         if looks and out.attention is None:
@@ -208,7 +228,7 @@ def search(
         totals = totals.masked_fill(
             ~improves[:, None], -torch.inf
         )  # of a sentence that is done, nothing more is finished
-        goes_on = improves.tolist()
+        goes_on = flags(improves)
         leave = sum(goes_on) <= _FULL * len(goes_on)
         if leave:
             slots = torch.tensor(
@@ -216,9 +236,10 @@ def search(
             )
             sentences, totals, going = sentences.select(slots), totals[slots], [t[slots] for t in going]
             alive = [sentence for sentence, yes in zip(alive, goes_on, strict=True) if yes]
+            flags = _Flags()
         rows, tokens, logps = (t.flatten() for t in going)
         records.append(Record(*ended, tokens, rows, logps, out.attention if attention else None))
-        live = live.select(rows) if chooses or leave else live
+        live = live.select(rows, stay=not leave) if chooses or leave else live
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
     return assemble(records, num_best, memory.mask.sum(dim=1).tolist())

@@ -5,7 +5,8 @@
 #
 #   bash recipes/summarization/run.sh [--smoke] [--data DIR] [--work DIR] [debian|dialogsum ...] [MODEL ...]
 #
-#   MODEL        lstm, pointer, coverage (which goes on from pointer), transformer, pretrained (default: all)
+#   MODEL        lstm, pointer, coverage (which goes on from pointer), transformer, pretrained (default: all); what is there
+#                from before is in the table too
 #   --smoke      about a minute on a corner of the Debian set, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
@@ -67,7 +68,7 @@ for set in "${sets[@]}"; do
             [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum ${from[@]+"${from[@]}"}
             once dialogsum/lead.hyp.full lead dialogsum/lead.hyp.full turns 3 < text/dialogsum/test.src
             refs=(ref1 ref2 ref3)
-            flags="--rouge --rouge-stem --rouge-multi-ref mean"
+            flags="--rouge --rouge-stem --rouge-multi-ref mean --rouge-split sentence"
             ;;
     esac
     # a smoke run sees a corner of the text
@@ -81,9 +82,7 @@ for set in "${sets[@]}"; do
         corpus+=(--train-src "$set/train.src" --train-tgt "$set/train.tgt" --valid-src "$set/val.src" --valid-tgt "$set/val.tgt")
     fi
     once "$set/data-bin/dataset.json" s2s preprocess -c "$recipe/$set.yaml" -o "$set/data-bin" ${corpus[@]+"${corpus[@]}"}
-    systems=("lead=$set/lead.hyp")
     for model in "${models[@]}"; do
-        systems+=("$model=$set/$model.hyp,$set/$model")
         [ ! -f "$set/$model.hyp" ] || continue
         say "$set: $model"
         if [ "$model" = coverage ] && [ ! -f "$set/pointer.hyp" ]; then
@@ -104,12 +103,20 @@ for set in "${sets[@]}"; do
     # what search does to the last model's summaries: blocked repetition, length, how much of the source is read
     variant() { # NAME FLAGS...
         once "$set/$model.$1.hyp" s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.$1.hyp" "${@:2}"
-        systems+=("$model, $1=$set/$model.$1.hyp,$set/$model")
     }
     variant no-trigram-twice --no-repeat-ngram 3
     variant no-length-penalty --length-penalty none
     variant twice-the-length-penalty --alpha 2
     variant first-64-pieces --max-src-len 64
+    # the table has all that is there
+    systems=("lead=$set/lead.hyp")
+    for model in lstm pointer coverage transformer pretrained; do
+        for hyp in "$set/$model".hyp "$set/$model".*.hyp; do
+            name=${hyp#"$set/"}
+            name=${name%.hyp}
+            [ ! -f "$hyp" ] || systems+=("${name/./, }=$hyp,$set/$model")
+        done
+    done
     refs=("${refs[@]/#/$set/test.}")
     python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
         --flags "$flags --confidence --paired randomization" --output "$set.results.json"

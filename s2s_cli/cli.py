@@ -89,7 +89,8 @@ def _plot(values: configio.Values) -> None:
 
     settings = configio.build(values).plot
     plot(settings)
-    print(f"drawn: {settings.output}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the picture is there, whoever hears of it
+        print(f"drawn: {settings.output}", file=sys.stderr, flush=True)
 
 
 def _config(values: configio.Values) -> None:

@@ -6,6 +6,7 @@ fault found there is told in one message, each with its key, its origin and, for
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
         return values
     if not isinstance(tree, yaml.MappingNode):
         raise ConfigError(f"{path}:1 should hold sections, such as `train:`, with settings below them")
-    sections, of_a_run = set(), False
+    sections, of_a_run, processes = set(), False, "1"
     for section_node, body in tree.value:
         section, where = str(section_node.value), f"{path}:{section_node.start_mark.line + 1}"
         if section in sections:
@@ -140,7 +141,8 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
             and isinstance(body, yaml.MappingNode)
             and "sha256" in [str(k.value) for k, _ in body.value]
         ):
-            of_a_run = True  # which notes there what its dataset is recognised by
+            of_a_run = True  # which notes there what its dataset is recognised by, and how many processes began it
+            processes = next((str(v.value) for k, v in body.value if str(k.value) == "processes"), "1")
             continue
         if body.tag == "tag:yaml.org,2002:null":
             continue
@@ -155,6 +157,11 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
         raise ConfigError(
             f"{path}: the settings of a run of an older version, without its limits: name them by flags instead"
         )
+    accumulate = values.data.get("train", {}).get("accumulate", 1)
+    if processes.isdecimal() and isinstance(accumulate, int):  # an update is of the batches of all processes
+        batches, others = divmod(accumulate * int(processes), int(os.environ.get("WORLD_SIZE", 1)))
+        if not others and batches != accumulate:
+            values.put("train", "accumulate", batches, f"{path}, of {processes} processes")
     if of_a_run and (path.parent / "checkpoints").is_dir():  # and not a copy of them
         values.put("train", "run", str(path.parent), str(path))
     return values

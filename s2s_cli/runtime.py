@@ -113,17 +113,20 @@ class Runtime:
     def step(self) -> Iterator[None]:
         """A part of the work that all processes leave together: the mistake that ends it in one ends it in all.
 
-        Only the process that found the mistake tells of it; the others exit with the same code.
+        Of the processes that found it the first one tells of it; the others exit with the same code.
         """
         error: S2SError | OSError | None = None
         try:
             yield
         except (S2SError, OSError) as found:
             error = found
-        if self.all_sum(error is not None) and error is None:
-            raise SystemExit(2)
-        if error is not None:
+        first = torch.tensor(self.rank if error is not None else self.world)
+        if self.world > 1:
+            dist.all_reduce(first, dist.ReduceOp.MIN)
+        if error is not None and int(first) == self.rank:
             raise error
+        if int(first) < self.world:
+            raise SystemExit(2)
 
     def mean_gradients(self, parameters: Sequence[torch.nn.Parameter], weight: int, sums: Tensor) -> Tensor:
         """Put the mean of all processes' gradients, by their weights, into each; returns `sums` [N] of all, added up. A parameter

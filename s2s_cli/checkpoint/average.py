@@ -13,6 +13,7 @@ from s2s_cli.checkpoint.bundle import (
     WEIGHTS,
     Bundle,
     common_precision,
+    differences,
     find_bundle,
     open_bundle,
     open_tensors,
@@ -22,8 +23,6 @@ from s2s_cli.checkpoint.bundle import (
 from s2s_cli.config import AverageSettings
 from s2s_cli.errors import BundleError, ConfigError
 from s2s_cli.runtime import tell
-
-_TRAINING = ("layer_drop", "coverage_loss", "init")  # settings of a model that, as those of dropout, change no shape
 
 
 def average(settings: AverageSettings) -> None:
@@ -91,15 +90,10 @@ def _rank(origin: dict[str, Any], metric: str | None, path: Path) -> tuple[float
 def _check_alike(first: Bundle, other: Bundle) -> None:
     if other.vocabs.fingerprints != first.vocabs.fingerprints:
         raise BundleError(f"{other.path} and {first.path} have different vocabularies: their average means nothing")
-    ours, theirs = first.model.model_dump(), other.model.model_dump()
-    different = [
-        f"{key} {ours.get(key)} and {theirs.get(key)}"
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
-    ]
-    different = [text for text in different if "dropout" not in text.split()[0] and text.split()[0] not in _TRAINING]
-    if different:
-        raise BundleError(f"{first.path} and {other.path} are models of different shapes: {'; '.join(different)}")
+    if different := differences(first.model, other.model):
+        raise BundleError(
+            f"{first.path} and {other.path} are models of different shapes: {'; '.join(different.values())}"
+        )
 
 
 def mean_weights(bundles: list[Bundle], weights: list[float]) -> dict[str, Tensor]:
@@ -111,6 +105,7 @@ def mean_weights(bundles: list[Bundle], weights: list[float]) -> dict[str, Tenso
     for bundle in bundles[1:]:
         if different := names ^ _names(bundle):
             raise BundleError(f"{bundle.path} and {bundles[0].path} hold different tensors: {min(different)}")
+    weights = [weight / max(weights) for weight in weights]  # whose sum is a number
     mean = {}
     for name in sorted(names):
         total = _read(bundles[0], name).double() * weights[0]

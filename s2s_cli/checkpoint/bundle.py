@@ -79,11 +79,24 @@ class Bundle:
             _compare(weights_of(model), file, path)
 
 
+_OF_TRAINING = ("layer_drop", "coverage_loss", "init")
+
+
 def common_precision(bundles: Sequence[Bundle]) -> str:
     """What all of them were validated in (fp32, bf16 or fp16); nothing where they differ or do not tell."""
     first = bundles[0].origin.get("precision")
     alike = all(bundle.origin.get("precision") == first for bundle in bundles)
     return first if alike and first in ("fp32", "bf16", "fp16") else ""
+
+
+def differences(one: ModelSettings, other: ModelSettings) -> dict[str, str]:
+    """The settings, by name, in which two models differ: all but those of training, which change neither shape nor output."""
+    ours, theirs = one.model_dump(), other.model_dump()
+    return {
+        key: f"{key} {ours.get(key)} and {theirs.get(key)}"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key) and "dropout" not in key and key not in _OF_TRAINING
+    }
 
 
 def rank(record: dict[str, Any], metric: str) -> tuple[float, float, int]:

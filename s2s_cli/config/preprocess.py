@@ -68,8 +68,8 @@ class PreprocessSettings(Section):
     """Reuse that of this SentencePiece model, dataset, bundle or run for the target side."""
     byte_fallback: bool = True
     """Spell what the vocabulary lacks in bytes, so that nothing becomes unknown."""
-    character_coverage: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the text's characters that get a piece of their own."""
+    character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
+    """Share of the text's characters that get a piece of their own, from 0.98 on."""
     symbol: list[str] = []
     """Text that is always one piece of the vocabulary, such as #Person1#."""
     reserved: list[str] = []
@@ -115,7 +115,16 @@ class PreprocessSettings(Section):
     def idle(self) -> dict[str, str]:
         """As of every section."""
         kinds = {"tsv": ("src_column", "tgt_column"), "jsonl": ("src_field", "tgt_field")}
-        return {name: kind for kind, names in kinds.items() if not getattr(self, kind) for name in names}
+        needs = {name: kind for kind, names in kinds.items() if not getattr(self, kind) for name in names}
+        if self.tsv or self.jsonl:
+            needs |= dict.fromkeys(("train_src", "train_tgt", "valid_src", "valid_tgt"), "neither tsv nor jsonl")
+        if self.vocab_type == "byte":
+            needs |= dict.fromkeys(
+                ("vocab_size", "byte_fallback", "character_coverage"), "another vocab_type than byte"
+            )
+        if len(self.train if self.tsv or self.jsonl else self.train_src) == 1:
+            needs["temperature"] = "several training files"
+        return needs
 
     @model_validator(mode="after")
     def _check(self) -> "PreprocessSettings":

@@ -30,15 +30,15 @@ class TrainSettings(Section):
     """Stop after so many passes over the data; 0 sets no such limit."""
     max_time: Duration | None = None
     """Stop in time, such as 50m, 3h or 1h30m: the learning rate falls to its end over the last quarter (cosine and linear: over
-    all of it), and an average of the best checkpoints is scored last; what that takes is estimated beforehand. Such a run goes
-    on where it was stopped, but as no clock runs twice alike, not to the same bits."""
+    all of it), and an average of the best checkpoints, if several are kept, is scored last; what that takes is estimated
+    beforehand. Such a run goes on where it was stopped, but as no clock runs twice alike, not to the same bits."""
     batch_tokens: PositiveInt | Literal["auto"] = 4096
     """Positions of a batch on its longer side, padding included; auto takes as many as fit into memory, but not so many that
     an epoch has fewer than 100 batches."""
     accumulate: PositiveInt = 1
     """Batches an update; their gradients are added before one step."""
     lr: PositiveFloat = 5e-4
-    """Peak learning rate (a factor for the noam schedule)."""
+    """Peak learning rate (for the noam schedule a factor, about 1)."""
     schedule: Literal["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"] = "inverse-sqrt"
     """Learning rate after warm-up: lr·√(warmup/u), noam scales that by (dim·warmup)^-½; cosine and linear reach `min_lr`
     at the last update; plateau drops when validation stalls."""
@@ -47,7 +47,8 @@ class TrainSettings(Section):
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
     """Where cosine and linear end, and plateau drops no further."""
     plateau_patience: PositiveInt = 3
-    """Validations without a better score after which plateau drops the rate."""
+    """Validations after the warm-up without a better score, or with an equal one and no lower loss, after which plateau drops
+    the rate."""
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """What plateau multiplies the rate by."""
     optimizer: Literal["adam", "adamw", "adafactor", "sgd"] = "adam"
@@ -144,6 +145,10 @@ class TrainSettings(Section):
         fixed_end = self.schedule in ("constant", "cosine", "linear")
         if fixed_end and "warmup" in self.model_fields_set and self.warmup > self.max_updates:
             raise ValueError(f"warmup ({self.warmup}) is longer than the whole run (max_updates {self.max_updates})")
+        if self.schedule == "noam" and self.lr < 0.01:
+            raise ValueError(
+                f"lr ({self.lr}) is a factor for schedule noam, and would leave no rate to speak of: set lr, such as 1"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
         return self

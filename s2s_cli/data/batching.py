@@ -36,21 +36,24 @@ def repeats_of(counts: Sequence[int], weights: Sequence[float], temperature: flo
 
 
 def epoch_rows(num_rows: int, repeats: Sequence[Repeat], rng: np.random.Generator) -> Indices:
-    """The rows of an epoch: each as often as `repeats` says, and one more time by chance for what is left of it."""
+    """The rows of an epoch: each as often as `repeats` says, and one more time by chance for what is left of it.
+
+    The k-th time that row i stands there, from 0, it is i + k · `num_rows`.
+    """
     if all(repeat.times == 1 for repeat in repeats):
         return np.arange(num_rows)
     rows = []
     for start, stop, times in repeats:
         whole, rest = int(times), times - int(times)
-        extra = rng.permutation(stop - start)[: round(rest * (stop - start))] + start
-        rows += [np.arange(start, stop)] * whole + [extra]
+        extra = rng.permutation(stop - start)[: int(rest * (stop - start) + (rng.random() if rest else 0.0))] + start
+        rows += [np.arange(start, stop) + k * num_rows for k in range(whole)] + [extra + whole * num_rows]
     return np.concatenate(rows)
 
 
 def plan_epoch(
     src_len: IntArray, tgt_len: IntArray, batch_tokens: int, seed: int, epoch: int, repeats: Sequence[Repeat] = ()
 ) -> list[Indices]:
-    """Batches of pair indices for one epoch: each pair in exactly one, or as often as `repeats` says.
+    """Batches of pair indices for one epoch: each pair in exactly one, or as often as `repeats` says (see `epoch_rows`).
 
     A batch of R rows padded to S source and T target positions (with eos, or bos) has R * max(S, T) <= batch_tokens;
     a pair too long for that is a batch of its own. Pairs of like lengths share a batch; among equals, and between
@@ -58,7 +61,7 @@ def plan_epoch(
     """
     rng = np.random.default_rng([seed, epoch])
     rows = epoch_rows(len(src_len), repeats, rng)
-    src_len, tgt_len = src_len[rows], tgt_len[rows]
+    src_len, tgt_len = src_len[rows % len(src_len)], tgt_len[rows % len(tgt_len)]
     order = length_order(src_len, tgt_len, rng)
     batches = pack(np.maximum(src_len, tgt_len)[order] + 1, rows[order], batch_tokens)
     return [batches[i] for i in rng.permutation(len(batches))]

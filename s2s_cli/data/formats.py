@@ -1,7 +1,7 @@
 """Files that hold both sides of a pair in one line: what a new format needs is one reader like these.
 
 A reader is a value that takes a line, the file's name and the line's number, and returns source and target text, or
-raises DataError with file and line. An empty line is a pair with two blank sides.
+raises DataError with file and line. A blank line is a pair with two blank sides.
 """
 
 import json
@@ -19,7 +19,7 @@ class Columns:
 
     def __call__(self, line: str, name: str, number: int) -> tuple[str, str]:
         """The two columns of a line."""
-        if not line:
+        if not line.strip():
             return "", ""
         cells = line.split("\t")
         if len(cells) < max(self.src, self.tgt):
@@ -36,7 +36,7 @@ class Fields:
 
     def __call__(self, line: str, name: str, number: int) -> tuple[str, str]:
         """The two fields of a line."""
-        if not line:
+        if not line.strip():
             return "", ""
         try:
             item = json.loads(line)

@@ -137,9 +137,9 @@ def _copy_stdin(scratch: Path) -> Path:
 
 def _tags(settings: PreprocessSettings, num_train: int, num_valid: int) -> tuple[list[str], list[str]]:
     """The tag of each training and of each validation source."""
-    tags = settings.tag or [""] * num_train
+    tags = [" ".join(tag.split()) for tag in settings.tag] or [""] * num_train
     if settings.valid_tag:
-        return tags, settings.valid_tag
+        return tags, [" ".join(tag.split()) for tag in settings.valid_tag]
     if len(set(tags)) > 1:
         raise ConfigError("the training files have different tags: name valid_tag for each validation file too")
     return tags, tags[:1] * num_valid

@@ -70,14 +70,19 @@ def collate(
     epoch: int = 0,
     max_src_len: int | None = None,
 ) -> Batch:
-    """The pairs at `indices` as one batch, with the noise of an epoch if there is any, and sources cut if they are to be."""
+    """The pairs at `indices` as one batch, with the noise of an epoch if there is any, and sources cut if they are to be.
+
+    Index i + k · N of a store of N pairs is the pair i, which the epoch holds k times before.
+    """
+    copies, indices = np.divmod(indices, len(store))
     lines = np.asarray(store.lines[indices])
     srcs: list[IntArray] = [store.src(i)[:max_src_len] for i in indices]
     tgts: list[IntArray] = [store.tgt(i) for i in indices]
     reads = tgts
     if noise is not None:
         noisy = (
-            noise(src.tolist(), tgt.tolist(), epoch, int(n)) for src, tgt, n in zip(srcs, tgts, lines, strict=True)
+            noise(src.tolist(), tgt.tolist(), epoch, int(n), int(k))
+            for src, tgt, n, k in zip(srcs, tgts, lines, copies, strict=True)
         )
         srcs, reads, tgts = map(list, zip(*noisy, strict=True))
     src_len, tgt_len = (np.fromiter(map(len, rows), np.int64, len(rows)) + 1 for rows in (srcs, tgts))
@@ -151,7 +156,7 @@ class TrainStream:
         self._plans: dict[int, list[npt.NDArray[np.int64]]] = {}
         self._lock = threading.Lock()
         self._loader: _Loader | None = None
-        if self._position.batch >= self.num_batches(self._position.epoch):
+        if self._position.batch and self._position.batch >= self.num_batches(self._position.epoch):
             raise DataError(f"epoch {self._position.epoch} of the training data has no batch {self._position.batch}")
 
     @property

@@ -1,7 +1,7 @@
 """Noise that training puts on pairs of ids: other splits into pieces, unknown words, and damage to be repaired.
 
-All of it is a function of (seed, epoch, line), so that a resumed run sees what the uninterrupted one saw. Validation and
-search never come here.
+All of it is a function of (seed, epoch, line, and the how many-th time it is that the epoch holds the line), so that a resumed
+run sees what the uninterrupted one saw. Validation and search never come here.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ Ids = npt.NDArray[np.int64]
 
 MASK = "<mask>"
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+_ENDS_IN_BYTES = ("<0x2E>", "<0x21>", "<0x3F>")  # where a vocabulary spells them so
 
 
 class Noise:
@@ -27,6 +28,7 @@ class Noise:
         self._settings, self._vocabs, self._seed = settings, vocabs, seed
         self._src_starts, self._tgt_starts = vocabs.src.starts_word, vocabs.tgt.starts_word
         self._ends_sentence = np.array([vocabs.src.piece(i).endswith(SENTENCE_ENDS) for i in range(len(vocabs.src))])
+        self._ends_in_bytes = np.array([vocabs.src.piece(i) in _ENDS_IN_BYTES for i in range(len(vocabs.src))])
         if settings.subword_sampling and not (vocabs.src.can_resample or vocabs.tgt.can_resample):
             raise ConfigError(
                 "subword_sampling needs a vocabulary of type bpe or unigram: preprocess with --vocab-type"
@@ -45,10 +47,12 @@ class Noise:
         """The noise of the settings; None if they ask for none."""
         return None if settings == NoiseSettings() else cls(settings, vocabs, seed)
 
-    def __call__(self, src: Sequence[int], tgt: Sequence[int], epoch: int, line: int) -> tuple[Ids, Ids, Ids]:
-        """Source, target as read by the decoder, and target of a pair in an epoch."""
+    def __call__(
+        self, src: Sequence[int], tgt: Sequence[int], epoch: int, line: int, copy: int = 0
+    ) -> tuple[Ids, Ids, Ids]:
+        """Source, target as read by the decoder, and target of a pair in an epoch, which holds it `copy` times before."""
         settings, vocabs = self._settings, self._vocabs
-        rng = np.random.default_rng([self._seed, epoch, line])
+        rng = np.random.default_rng([self._seed, epoch, line, *([copy] if copy else [])])
         if settings.subword_sampling:
             src = vocabs.src.resample(src, settings.subword_sampling, int(rng.integers(1 << 32)))
             tgt = vocabs.tgt.resample(tgt, settings.subword_sampling, int(rng.integers(1 << 32)))
@@ -75,7 +79,9 @@ class Noise:
         """Put sentences in random order; tags stay in front."""
         num_tags = _leading(self._vocabs.src.is_control[ids])
         body = ids[num_tags:]
-        sentences = np.split(body, np.flatnonzero(self._ends_sentence[body][:-1]) + 1)
+        ends = self._ends_sentence[body][:-1]
+        ends |= self._ends_in_bytes[body][:-1] & self._src_starts[body][1:]  # 3.14 is one word
+        sentences = np.split(body, np.flatnonzero(ends) + 1)
         order = rng.permutation(len(sentences))
         return np.concatenate([ids[:num_tags], *(sentences[i] for i in order)])
 

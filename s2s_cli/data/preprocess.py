@@ -244,6 +244,10 @@ def _corpora(
     first_rows = np.searchsorted(lines, first_lines).tolist()
     kept = np.diff(first_rows).tolist()
     repeats = repeats_of(kept, weights, settings.temperature)
+    if sum(kept) > 0 and sum(n * times for n, times in zip(kept, repeats, strict=True)) < 1.0:
+        raise ConfigError(
+            f"with these weights ({', '.join(map(str, weights))}) an epoch has less than one pair: raise them"
+        )
     return [
         {
             "name": names[i],

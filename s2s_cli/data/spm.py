@@ -123,6 +123,6 @@ def _training_error(message: str, size: int) -> ConfigError | DataError:
     if "required_chars" in message or "vocab_size" in message:
         return ConfigError(
             f"vocab_size {size} is too small for this text: its characters, the special pieces and (with byte_fallback) "
-            "256 bytes must fit; raise vocab_size, lower character_coverage or turn byte_fallback off"
+            "256 bytes must fit; raise vocab_size, lower character_coverage (to 0.98 at least) or turn byte_fallback off"
         )
     return DataError(f"SentencePiece could not train a vocabulary: {message}")

@@ -92,10 +92,10 @@ class Vocab:
 
     def _prepare(self, lines: Sequence[str]) -> list[str]:
         """Apply the text rules and escapes: to all lines as one text, which is many times faster."""
-        together = _escape(self.rules.apply("\n".join(lines))).split("\n")
+        together = escape(self.rules.apply("\n".join(lines))).split("\n")
         if len(together) == len(lines):
             return together
-        return [_escape(self.rules.apply(line)) for line in lines]  # some line holds a line feed
+        return [escape(self.rules.apply(line)) for line in lines]  # some line holds a line feed
 
     def resample(self, ids: Sequence[int], rate: float, seed: int) -> list[int]:
         """Another split of encoded text into pieces: a function of the arguments, the same in every process.
@@ -205,8 +205,8 @@ class Vocab:
         tags: Sequence[str] = (),
     ) -> "Vocab":
         """A new vocabulary of at most `size` pieces rounded up to a multiple of 8; fewer where the text has not so many."""
-        text = (_escape(rules.apply(line)) for line in lines)
-        symbols = list(dict.fromkeys(_escape(rules.apply(symbol)) for symbol in symbols))
+        text = (escape(rules.apply(line)) for line in lines)
+        symbols = list(dict.fromkeys(escape(rules.apply(symbol)) for symbol in symbols))
         extra = list(dict.fromkeys([*tags, *reserved]))
         return cls(spm.train(text, size, kind, byte_fallback, character_coverage, symbols, extra), rules, tags)
 
@@ -307,12 +307,12 @@ def reuse(
     else:
         found = read_model(path, rules)
     for symbol in symbols:
-        if _escape(found.rules.apply(symbol)) not in found:
+        if escape(found.rules.apply(symbol)) not in found:
             raise ConfigError(f"{path}: has no piece {symbol}, and symbols can only be given to a new vocabulary")
     return Vocab(spm.pad(spm.complete(found.proto, [*tags, *reserved])), found.rules, [*found.tags, *tags])
 
 
-def _escape(line: str) -> str:
+def escape(line: str) -> str:
     """Spell what SentencePiece would confuse with a space; one to one, and most lines are left as they are."""
     if ESCAPE in line or SPACE in line:
         return re.sub(f"[{ESCAPE}{SPACE}]", lambda match: ESCAPED[match[0]], line)

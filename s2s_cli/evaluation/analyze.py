@@ -165,7 +165,7 @@ def _by_frequency(text: _Text, frequency: Counter[str], counted_in: str) -> Char
         refs = text.closest[name]
         matched = bucket(w for h, r in zip(hyps, refs, strict=True) for w in (Counter(h) & Counter(r)).elements())
         total = bucket(w for h in hyps for w in h) + bucket(w for r in refs for w in r)
-        series[name] = [200.0 * matched[k] / total[k] for k in filled]
+        series[name] = [200.0 * matched[k] / max(1, total[k]) for k in filled]
     return Chart(
         title="Words by frequency",
         x=f"occurrences in the {counted_in}",

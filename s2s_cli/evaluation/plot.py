@@ -209,7 +209,9 @@ def _legends(figure: "Figure", runs: list[Run], names: list[str], columns: int) 
     for index, (run, label) in enumerate(zip(runs, _names(runs), strict=True)):
         colour, marker = _look(index)
         best = _best(run, names)
-        handles.append(Line2D([], [], color=colour, marker=marker, linewidth=2, label=label + best))
+        handles.append(
+            Line2D([], [], color=colour, marker=marker, linewidth=2, label=(label + best).replace("$", r"\$"))
+        )
     marks = [
         Line2D([], [], color=_GREY, linewidth=1.2, linestyle=(0, (4, 1.5)), label="training, smoothed"),
         Line2D([], [], color=_GREY, linewidth=1.6, marker="o", markersize=4.5, label="validation"),

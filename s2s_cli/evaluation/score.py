@@ -4,6 +4,7 @@ It reads the lines, holds them against each other and passes them on: numbers ar
 `analyze.py`, shown by `report.py` and `page.py`. It runs without torch.
 """
 
+import contextlib
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation import report
 from s2s_cli.evaluation.compare import Systems, chosen_metrics, compare, sentence_values
 from s2s_cli.evaluation.metrics import Metric, Score, build_metric, corpus_score
+from s2s_cli.files import STDOUT, place_of
 
 __all__ = ["Score", "corpus_score", "score"]
 
@@ -44,7 +46,8 @@ def score(settings: ScoreSettings) -> None:
     report.scores(comparisons, settings, analysis if settings.diff else None)
     if settings.analyze:
         write_page(settings.analyze, analysis)
-        print(f"s2s score: wrote {settings.analyze}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the page is there, whoever hears of it
+            print(f"s2s score: wrote {settings.analyze}", file=sys.stderr, flush=True)
 
 
 def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[str] | None]:
@@ -59,6 +62,8 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
     if [*every, settings.train_tgt].count(Path("-")) > 1:
         raise ConfigError("standard input is named twice, but can be read once: name a file instead")
     taken = {os.path.realpath(path) for path in [*every, settings.train_tgt] if path is not None}
+    if settings.analyze is not None and place_of(settings.analyze) == STDOUT:
+        raise ConfigError("--analyze: standard output is for the scores: name a file")
     if settings.analyze is not None and os.path.realpath(settings.analyze) in taken:
         raise ConfigError(f"--analyze would write its page over {settings.analyze}: name another file")
     if settings.paired != "none" and len(paths) < 2:
@@ -79,8 +84,10 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
 def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -> Iterable[str]:
     """What makes a score mean something else than its reader will think, and flags that do nothing."""
     metrics = chosen_metrics(settings)
-    if settings.resamples and not settings.confidence and settings.paired == "none":
-        yield "--resamples does nothing without --confidence or --paired"
+    if not settings.confidence and settings.paired == "none":
+        for name in ("resamples", "seed"):
+            if name in settings.model_fields_set:
+                yield f"--{name} does nothing without --confidence or --paired"
     if settings.train_tgt and not settings.analyze:
         yield "--train-tgt does nothing without --analyze"
     if settings.src and not (settings.analyze or settings.diff):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from s2s_cli.config import ModelSettings
 from s2s_cli.data.loader import Batch
 from s2s_cli.models.heads import Attended, SoftmaxHead, coverage_loss
 
@@ -107,6 +108,7 @@ class Seq2Seq(nn.Module, ABC):
     log-probabilities of the parallel pass `decode`.
     """
 
+    settings: ModelSettings
     src_embedding: nn.Embedding
     tgt_embedding: nn.Embedding
     head: SoftmaxHead

@@ -88,6 +88,7 @@ class Rnn(Seq2Seq):
     """Recurrent encoder–decoder."""
 
     recurrent = True
+    settings: RnnSettings
 
     def __init__(self, settings: RnnSettings, sizes: Sizes) -> None:
         super().__init__()

@@ -166,6 +166,8 @@ def _feed_forward(settings: TransformerSettings) -> FeedForward:
 class Transformer(Seq2Seq):
     """Encoder and decoder of self-attention; the attention it shows is the mean over the heads of the last decoder layer."""
 
+    settings: TransformerSettings
+
     def __init__(self, settings: TransformerSettings, sizes: Sizes) -> None:
         super().__init__()
         dim = settings.dim

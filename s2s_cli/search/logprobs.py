@@ -144,6 +144,7 @@ class Ensemble:
             raise ConfigError(f"{len(weights)} weights for {len(models)} models: give one a model, or none at all")
         if not all(0.0 <= w < math.inf for w in weights) or not any(weights):
             raise ConfigError(f"weights of an ensemble are numbers from 0 on, at least one above it, not {weights}")
+        weights = [w / max(weights) for w in weights]  # whose sum is a number
         chosen = [(model, w / math.fsum(weights)) for model, w in zip(models, weights, strict=True) if w]
         self.models = [model for model, _ in chosen]
         self.weights = [w for _, w in chosen]

@@ -96,16 +96,16 @@ def rows(number: int, outputs: list[Output], settings: TranslateSettings) -> Ite
     elif settings.format == "text":
         best = outputs[0] if outputs else None
         yield ("" if best is None else f"{best.logp:.6f}" if settings.force else best.text) + "\n"
-    elif settings.force:
-        yield "".join(f"{number}\t{o.logp:.6f}\t{len(o.logps)}\t{o.perplexity:.4f}\t{_cell(o)}\n" for o in outputs)
-        if not outputs:
-            yield f"{number}\t0.000000\t0\t1.0000\t\n"
     else:
         for rank, o in enumerate(outputs, start=1):
             links = "" if o.alignment is None else f"{pharaoh(o.alignment)}\t"
-            yield f"{number}\t{rank}\t{o.score if o.utility is None else o.utility:.4f}\t{links}{_cell(o)}\n"
+            score = f"{rank}\t{o.score if o.utility is None else o.utility:.4f}"
+            if settings.force:
+                score = f"{o.logp:.6f}\t{len(o.logps)}\t{o.perplexity:.4f}"
+            yield f"{number}\t{score}\t{links}{_cell(o)}\n"
         if not outputs:
-            yield f"{number}\t1\t0.0000\t" + ("\n" if settings.align == "no" else "\t\n")
+            score = "0.000000\t0\t1.0000" if settings.force else "1\t0.0000"
+            yield f"{number}\t{score}\t" + ("\n" if settings.align == "no" else "\t\n")
 
 
 def _cell(output: Output) -> str:

@@ -16,7 +16,7 @@ import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import SearchSettings
 from s2s_cli.data.scripts import UNSPACED
-from s2s_cli.data.vocab import SPACE, Vocab
+from s2s_cli.data.vocab import SPACE, Vocab, escape
 from s2s_cli.errors import ConfigError
 from s2s_cli.search.rules import Specials
 
@@ -45,7 +45,7 @@ class Phrases:
 
     def __init__(self, vocab: Vocab, phrases: list[str]) -> None:
         self._texts = [_bytes(vocab, id) for id in range(len(vocab))]
-        forms = {form for phrase in phrases for form in _forms(vocab, phrase, "ban")}
+        forms = {escape(form) for phrase in phrases for form in _forms(vocab, phrase, "ban")}
         self._longest = max((len(form.encode()) for form in forms), default=0)
         self.always: set[int] = set()
         # What completes a phrase, by how much of it was said: (its first character, the piece).
@@ -72,7 +72,7 @@ class Phrases:
         for size in range(min(self._longest, len(tail) + 1)):
             begun = tail[len(tail) - size :]
             if begun in self._rest:
-                before = tail[: len(tail) - size].decode("utf-8", "ignore")[-1:]
+                before = tail[: len(tail) - size].decode("utf-8", "replace")[-1:]  # as the output is read
                 found += [id for first, id in self._rest[begun] if _apart(before, first)]
         return found
 

@@ -19,7 +19,7 @@ from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.evaluation.pairwise import rouge_tokenizer
-from s2s_cli.files import place_of, sha256
+from s2s_cli.files import is_regular, place_of, sha256
 from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
@@ -76,6 +76,8 @@ def _remark(
     idle = sorted({"temperature", "top_k", "top_p"} & said)
     if idle and not settings.samples:
         tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
+    if "alpha" in said and translator.settings.length_penalty == "none":
+        tell("alpha: for a length penalty, and of no effect with --length-penalty none")
     if settings.samples and "beam" in said:
         tell("beam: for search alone, and of no effect with --samples")
     if "seed" in settings.model_fields_set and not settings.samples:
@@ -112,8 +114,10 @@ def _check_files(settings: TranslateSettings, world: int) -> None:
     for path in named:
         if path != _STDIN and not path.exists():
             raise DataError(f"{path}: no such file")
-    if world > 1 and (_STDIN in named or any(path == _STDIN or path.is_char_device() for path in _outputs(settings))):
-        raise ConfigError("several processes share files, not standard input and output: name them with -i and -o")
+    if world > 1 and not all(is_regular(path) for path in [*named, *_outputs(settings)]):
+        raise ConfigError(
+            "several processes share files, not pipes or standard input and output: name them with -i and -o"
+        )
     taken = {os.path.realpath(path) for path in named if path != _STDIN and path.is_file()}
     for flag, path in zip(("-o", "--alignments"), _outputs(settings), strict=False):
         if os.path.realpath(path) in taken:

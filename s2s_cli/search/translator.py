@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from s2s_cli.checkpoint.bundle import SUMS, common_precision, find_bundle, open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
@@ -41,6 +42,9 @@ from s2s_cli.search.workers import Workers
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
 _SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
+_AT_ONCE = (
+    4096  # pieces of a given output, beyond which one pass over all pairs of its positions would need too much memory
+)
 _ROUNDS = 4  # batches at least that each of several processes gets of a window
 
 
@@ -306,9 +310,7 @@ class Translator:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
         src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
-        src = torch.full((len(units), int(src_len.max())), pad)
-        for row, unit in enumerate(units):
-            src[row, : len(unit.ids) + 1] = torch.tensor([*unit.ids, eos])
+        src = pad_sequence([torch.tensor([*unit.ids, eos]) for unit in units], batch_first=True, padding_value=pad)
         attention = settings.align != "no"
         # Packed models see to their arithmetic themselves. Under inference mode autocast casts all weights anew at each step.
         on_cpu = device.type == "cpu"
@@ -317,15 +319,12 @@ class Translator:
             contextlib.nullcontext() if on_cpu else self.runtime.autocast(),
         ):
             memory = self.model.encode(src.to(device), src_len)
-            state = self.model.start(memory)
-            step, specials = self.model.step, self.specials
+            state, step, specials = self.model.start(memory), self.model.step, self.specials
             if units[0].line.tgt is not None:
-                given = [unit.tgt for unit in units]
-                if attention or self.settings.coverage_penalty:
-                    scored = force(step, memory, state, given, specials, self.settings, attention)
-                else:
-                    scored = force_at_once(self.model, memory, given, specials, self.settings)
-                return [[one] for one in scored]
+                given, rest = [unit.tgt for unit in units], (specials, self.settings)
+                if attention or self.settings.coverage_penalty or max(map(len, given)) > _AT_ONCE:
+                    return [[one] for one in force(step, memory, state, given, *rest, attention)]
+                return [[one] for one in force_at_once(self.model, memory, given, *rest)]
             limits = limits_for([len(unit.ids) for unit in units], self.settings)
             prefixes = [unit.prefix for unit in units] if any(unit.prefix for unit in units) else None
             if settings.samples:
@@ -380,7 +379,8 @@ def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between:
     start, end = unit.span
     before = unit.line.src[:start]
     if between == "pieces":
-        head, offset = len(src.encode([unit.head])[0]), len(src.encode([before.rstrip()])[0])
+        head, text = (len(ids) for ids in src.encode([unit.head, before[len(unit.head) :].rstrip()]))
+        offset = head + text
         links = piece_links(hypothesis.attention)
     else:
         head, offset = len(unit.head.split()), len(before.split())

@@ -60,6 +60,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     )
     if updater.too_large:
         print(f"            batches of {updater.too_large:,} positions are too large for it, and are split")
+    print(f"batch       {settings.positions:,} positions")
     print(f"update      about {per_update:,.0f} target tokens")
     print(f"epoch       {updates:,.0f} updates, about {clock(seconds)} without validation")
     if settings.max_time is not None:

@@ -24,7 +24,7 @@ _STEP = 256  # positions that sizes differ by
 
 
 def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> int:
-    """Positions of the largest batch that fits, on every process; a multiple of 256 where it is not less.
+    """Positions of the largest batch that fits, on every process; a multiple of 256 where it is no less.
 
     The memory of a pass is measured at two sizes, on those batches that need the most; it grows in proportion to the rows.
     Where the device has memory of its own, that size is then tried, and lessened until it passes.
@@ -32,7 +32,7 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     store, settings = dataset.train, config.train
     longest = int(max(store.src_len.max(), store.tgt_len.max())) + 1
     num_positions = int(torch.from_numpy(store.src_len + store.tgt_len).sum()) // 2 + len(store)
-    most = max(longest, _STEP, num_positions // (_BATCHES * settings.accumulate * runtime.world))
+    most = max(longest, num_positions // (_BATCHES * settings.accumulate * runtime.world))
     small = max(4 * longest, 2 * _STEP)
     budget = available_memory(runtime.device) * _SHARE[runtime.device.type]
     budget -= sum(p.numel() * p.element_size() for p in learner.model.parameters()) * (2 if runtime.world > 1 else 1)

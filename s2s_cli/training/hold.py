@@ -22,6 +22,8 @@ _FREE = {
 _FREE_OF_SEARCH = {"search_tokens"}  # which no output depends on
 _SCORED = ("tokenize", "lowercase", "smooth", "chrf_", "ter_", "rouge_")  # options that change a validation score
 _FILE = "config.yaml"
+# What the text of a dataset was called, which does not matter where its files are the same.
+_NAME = re.compile(r"corpora\.\d+\.(name|files)|preprocess\.(corpus|(train|valid|test)(_src|_tgt)?|(src|tgt)_vocab)")
 
 
 @contextlib.contextmanager
@@ -41,22 +43,24 @@ def hold(run: Path, runtime: Runtime) -> Iterator[None]:
 
 
 def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
-    """Write a new run's settings, or compare an old one's. Raises ConfigError that names each difference.
+    """Write a new run's settings, or compare an old one's, and write those that may change. Raises ConfigError that names
+    each difference.
 
     A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
     A setting that the run's file does not have is newer than the run, which was made with what is now its default.
     """
     settings = _fixed(config, dataset, world)
+    # So that the file goes on with the run, or begins such a one: all settings of training, as they were given last.
+    given = {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
+    text = yaml.safe_dump(settings | given, sort_keys=False)
     before = _recorded(run)
     if before is None:
-        # So that the file begins such a run again: all settings of training, as they were given.
-        settings |= {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
-        write_whole(run / _FILE, yaml.safe_dump(settings, sort_keys=False))
+        write_whole(run / _FILE, text)
         return
     data = settings.pop("data")
     idle = config.train.idle() | config.noise.idle()  # which runs of before may have set, to no effect
     changes = [
-        f"  {section}.{key}: the run has {old!r}, now {new!r}"
+        f"  {section}.{key}{_of_all(key)}: the run has {old!r}, now {new!r}"
         for section, values in settings.items()
         for key, new in values.items()
         if key not in idle and (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
@@ -68,6 +72,8 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
             "Give it its own settings back, or choose another folder with --run (and begin from these weights with --init-from). "
             f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; and where the data lie (data)."
         )
+    if (run / _FILE).read_text(encoding="utf-8") != text:
+        write_whole(run / _FILE, text)
 
 
 def recorded_batch_tokens(run: Path) -> int | None:
@@ -155,10 +161,12 @@ def _other_data(before: dict[str, Any], data: dict[str, Any]) -> list[str]:
     """In what two datasets differ; nothing if they are the same one."""
     if before.get("sha256") == data["sha256"]:
         return []
+    files = [{key: value for key, value in each.items() if key.startswith("files.")} for each in (before, data)]
+    same_files = files[0] == files[1] != {}
     changes = [
         f"  data.{key}: the run has {old!r}, now {data[key]!r}"
         for key, old in before.items()
-        if key in data and key != "sha256" and data[key] != old
+        if key in data and key != "sha256" and data[key] != old and not (same_files and _NAME.fullmatch(key))
     ]
     if not changes and (only := data.keys() ^ before.keys()):
         changes = [
@@ -166,6 +174,10 @@ def _other_data(before: dict[str, Any], data: dict[str, Any]) -> list[str]:
             f"the dataset have no {', '.join(sorted(only)[:3])}"
         ]
     return changes
+
+
+def _of_all(key: str) -> str:
+    return " (times processes)" if key == "accumulate" else ""
 
 
 def _default(section: str, key: str, settings: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, find_bundle, open_bundle, open_tensors, weights_of
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, differences, find_bundle, open_bundle, open_tensors, weights_of
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError
@@ -19,6 +19,7 @@ from s2s_cli.models.embeddings import load_embeddings, set_embeddings
 
 _ADDED = (".coverage", "head.generate.weight", "head.generate.bias")  # what coverage and the copy head add to a model
 _TIED = {"src_embedding.weight": "tgt_embedding.weight", "head.weight": "tgt_embedding.weight"}  # where it is one table
+_APART = {"tie", "head", "coverage"}  # settings that show in the names of tensors, of which is told
 _SHOWN = 5  # names that are told
 
 
@@ -50,6 +51,8 @@ def first_weights(model: Seq2Seq, vocabs: Vocabs, settings: TrainSettings) -> li
 def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
     """Copy what fits from a bundle into `model`, and say what came of it. Raises BundleError where models differ in shape."""
     reports = []
+    if other := [text for key, text in differences(bundle.model, model.settings).items() if key not in _APART]:
+        reports.append(f"settings that differ, there and here: {', '.join(other)}")
     for side, old, new in (("source", bundle.vocabs.src, vocabs.src), ("target", bundle.vocabs.tgt, vocabs.tgt)):
         if old.fingerprint != new.fingerprint:
             reused = len(_rows(old, new)[0])

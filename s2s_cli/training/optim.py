@@ -144,12 +144,12 @@ def _scheduled(update: int, dim: int, settings: TrainSettings, num_updates: int,
     return max(low, peak * settings.plateau_factor**drops)
 
 
-def plateau_drops(values: Sequence[float], patience: int) -> int:
+def plateau_drops(values: Sequence[tuple[float, float]], patience: int) -> int:
     """How often a rate has dropped after validations of these values, lower being better: a pure function of them.
 
     It drops after each `patience` validations without a new best, counted from the best or from the last drop.
     """
-    best, since, drops = math.inf, 0, 0
+    best, since, drops = (math.inf, -math.inf), 0, 0
     for value in values:
         since += 1
         if value < best:

@@ -201,9 +201,9 @@ class Checkpoints:
         """Updates that have a bundle, oldest first."""
         return sorted(int(p.name.removeprefix("step-")) for p in self.folder.glob("step-*") if p.name[5:].isdigit())
 
-    def costs(self, history: list[Record]) -> list[float]:
-        """The value of each validation, turned so that lower is better; that of no number is the worst."""
-        return [rank(record, self.metric)[0] for record in history]
+    def costs(self, history: list[Record]) -> list[tuple[float, float]]:
+        """The value of each validation, turned so that lower is better, and its loss, which decides between equals."""
+        return [rank(record, self.metric)[:2] for record in history]
 
     def ranked(self, history: list[Record]) -> list[int]:
         """Validated updates, best first."""

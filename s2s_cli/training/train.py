@@ -62,6 +62,7 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         if runtime.is_main:
             checkpoints.tidy()
     learner = _fresh_learner(config, dataset, runtime)
+    is_auto = settings.batch_tokens == "auto"
     config = _with_batch_tokens(config, dataset, learner, runtime)
     settings = config.train
     with runtime.step():
@@ -78,6 +79,7 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"preset {settings.preset}: {config.model.family}, {num_parameters(learner.model):,} parameters"
         f"{f', {frozen:,} of them frozen' if frozen else ''}; {len(dataset.train):,} training pairs, "
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
+        + (f"; batches of {settings.positions:,} positions" if is_auto else "")
     )
     longest = np.maximum(dataset.train.src_len, dataset.train.tgt_len) + 1
     if not progress.update and (num_large := int((longest > settings.positions).sum())):
@@ -102,10 +104,12 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         threads = torch.get_num_threads()
         if runtime.device.type == "cpu" and progress.threads not in (0, threads):
             log.say(f"{threads} threads from here on, where it was {progress.threads}: sums are rounded otherwise")
-    elif reports := first_weights(learner.model, dataset.vocabs, settings):
+    else:
+        with runtime.step():
+            reports = first_weights(learner.model, dataset.vocabs, settings)
         for report in reports:
             log.say(report)
-        if learner.average is not None:
+        if reports and learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
     trainer = Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
     if not progress.update and settings.warmup >= trainer.num_updates > 1:
@@ -127,14 +131,19 @@ def _finish(trainer: Trainer, stop: StopSignal) -> None:
     settings, log, checkpoints = trainer.settings, trainer.log, trainer.checkpoints
     if trainer.is_done():
         progress = trainer.progress
-        hint = "begin another run with --init-from" if progress.time_used >= 1.0 else "raise that limit"
-        log.say(f"nothing left to do: {trainer.reason_to_stop()}; {hint} to train further")
+        reason = trainer.reason_to_stop()
+        at_its_end = (
+            settings.schedule in ("cosine", "linear") and "(patience)" not in reason
+        )  # where its rate is lowest
+        over = progress.time_used >= 1.0 or at_its_end
+        hint = "begin another run with --init-from" if over else "raise that limit"
+        log.say(f"nothing left to do: {reason}; {hint} to train further")
         if settings.max_time is not None:
             finish(trainer, stop)
         return
     reason = trainer.run(stop)
     average = ""
-    if trainer.runtime.share(not trainer.has_time()) and len(trainer.progress.history) > 1:
+    if trainer.runtime.share(not trainer.has_time()) and min(settings.keep_best, len(trainer.progress.history)) > 1:
         average = "; no time was left to score an average of the best, the same command makes one"
     elif settings.max_time is not None:
         average = finish(trainer, stop)

@@ -232,8 +232,8 @@ class Trainer:
 
     def _rate(self, number: int) -> float:
         """The learning rate of an update."""
-        costs = self.checkpoints.costs(self.progress.history)
-        drops = plateau_drops(costs, self.settings.plateau_patience)
+        risen = [record for record in self.progress.history if record["update"] >= self.settings.warmup]
+        drops = plateau_drops(self.checkpoints.costs(risen), self.settings.plateau_patience)
         used = self.progress.time_used
         return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops, used)
 

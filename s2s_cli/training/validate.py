@@ -87,7 +87,7 @@ def validate(
         output = translator.translate(src, tick)
         translator.workers.close()
     scores = {name: corpus_score(name, output, [tgt], options) for name in textual}
-    return Validation(runtime.precision, nll / num_tokens, scores, src, output)
+    return Validation(runtime.precision, nll / num_tokens if num_tokens else math.nan, scores, src, output)
 
 
 @torch.no_grad()

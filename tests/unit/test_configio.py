@@ -204,3 +204,30 @@ def test_the_settings_of_a_run_are_those_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {train_src: a}\n")
     with pytest.raises(ConfigError, match="data is no section"):
         configio.build(configio.read_file(tmp_path / "config.yaml"))
+
+
+@pytest.mark.parametrize(("processes", "world", "accumulate"), [(2, 1, 6), (2, 2, 3), (2, 3, 2), (1, 3, 1), (1, 2, 3)])
+def test_an_update_of_a_run_is_of_the_batches_of_all_its_processes(
+    processes: int, world: int, accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where these can be shared out evenly; else there is a message that the batches are others."""
+    text = f"train: {{max_updates: 7, accumulate: 3}}\ndata: {{sha256: x, processes: {processes}}}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    assert configio.read_file(tmp_path / "config.yaml").get("train", "accumulate") == accumulate
+
+
+WRONG = {
+    "factor of noam": ("train", {"schedule": "noam", "lr": 0.005}, "factor for schedule noam"),
+    "text in two files": ("preprocess", {"tsv": True, "train": "a", "valid": "b", "train_src": "c"}, "train_src needs"),
+    "size of bytes": ("preprocess", {"vocab_type": "byte", "vocab_size": 4000}, "vocab_size needs another vocab_type"),
+    "coverage": ("preprocess", {"character_coverage": 0.9}, "greater than or equal to 0.98"),
+    "temperature of one": ("preprocess", {"temperature": 5.0}, "temperature needs several training files"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_settings_that_would_do_nothing_good_are_refused(name: str) -> None:
+    section, settings, message = WRONG[name]
+    with pytest.raises(ConfigError, match=message):
+        configio.build(configio.Values({section: settings}))

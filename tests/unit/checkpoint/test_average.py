@@ -165,3 +165,9 @@ def test_what_is_no_number_is_the_worst(scored: list[tuple[float, int]]) -> None
     for metric, wanted in (("loss", [3, 4, 2, 1]), ("bleu", [2, 3, 4, 1])):
         records = [{"loss": 1.0, "update": update} | {metric: value} for value, update in scored]
         assert [record["update"] for record in sorted(records, key=lambda r: rank(r, metric))] == wanted
+
+
+def test_weights_whose_sum_is_no_number(tmp_path: Path, vocabs: Vocabs) -> None:
+    paths = [save(tmp_path / str(seed), vocabs, seed) for seed in (1, 2)]
+    plain, huge = average_of(tmp_path, *paths), average_of(tmp_path, *paths, weight=[1e308, 1e308])
+    assert all(torch.equal(plain[name], huge[name]) for name in plain)

@@ -67,17 +67,28 @@ def test_an_epoch_holds_each_corpus_as_often_as_said(parts: list[tuple[int, floa
         repeats.append(Repeat(start, start + size, times))
         start += size
     rows = epoch_rows(start, repeats, np.random.default_rng(epoch))
-    counts = np.bincount(rows, minlength=start)
+    counts = np.bincount(rows % start, minlength=start) if start else np.zeros(0)
+    assert len(set(rows.tolist())) == len(rows)
+    assert all(
+        k < counts[row] for k, row in zip(*np.divmod(rows, max(1, start)), strict=True)
+    )  # the 0th, the 1st, … time
     for first, stop, times in repeats:
         part = counts[first:stop]
-        assert part.sum() == int(times) * (stop - first) + round((times - int(times)) * (stop - first))
+        rest = part.sum() - int(times) * (stop - first)
+        assert abs(rest - (times - int(times)) * (stop - first)) < 1
         assert set(part.tolist()) <= {int(times), int(times) + 1}
+
+
+def test_a_small_part_of_a_corpus_comes_in_some_epochs() -> None:
+    seen = [len(epoch_rows(2, [Repeat(0, 2, 0.1)], np.random.default_rng(epoch))) for epoch in range(500)]
+    assert set(seen) == {0, 1}
+    assert 60 < sum(seen) < 140  # a fifth of a pair an epoch
 
 
 def test_the_plan_follows_the_repeats() -> None:
     src, tgt = captions(100)
     plan = plan_epoch(src, tgt, 200, 1, 0, [Repeat(0, 40, 2.0), Repeat(40, 100, 1.0)])
-    assert np.bincount(np.concatenate(plan)).tolist() == [2] * 40 + [1] * 60
+    assert np.bincount(np.concatenate(plan) % 100).tolist() == [2] * 40 + [1] * 60
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [1.0, 3.0, 0.5]])

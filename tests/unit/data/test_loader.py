@@ -159,3 +159,13 @@ def test_validation_is_every_pair_once_and_the_same_each_time(dataset: Dataset) 
 
 def test_the_folder_is_only_read(dataset: Dataset, tmp_path: Path) -> None:
     assert not dataset.train.src(0).flags.writeable
+
+
+def test_an_index_beyond_the_pairs_is_a_pair_again(dataset: Dataset) -> None:
+    store = dataset.train
+    indices = np.array([5, 0, 17, 3])
+    assert same(collate(store, indices, dataset.vocabs), collate(store, indices + 2 * len(store), dataset.vocabs))
+    noise = Noise(NoiseSettings(subword_sampling=0.5), dataset.vocabs, 1)
+    one, other = (collate(store, indices + k * len(store), dataset.vocabs, noise) for k in range(2))
+    assert one.lines.tolist() == other.lines.tolist()
+    assert not same(one, other)

@@ -172,3 +172,21 @@ def test_a_vocabulary_of_one_split_cannot_be_sampled() -> None:
     source, _, target = Noise(SETTINGS["sampling"], Vocabs(char, bpe), 1)(chars, pieces, 0, 1)
     assert source.tolist() == chars
     assert target.tolist() != pieces
+
+
+def test_a_pair_that_an_epoch_holds_again_has_other_noise(vocabs: Vocabs) -> None:
+    ids = ids_of(vocabs, TEXT)
+    noise = Noise(SETTINGS["sampling"], vocabs, 1)
+    first, again, third = (noise(ids, ids, 0, 1, copy)[0].tolist() for copy in range(3))
+    assert first == noise(ids, ids, 0, 1)[0].tolist()
+    assert len({tuple(first), tuple(again), tuple(third)}) > 1
+
+
+def test_sentences_end_in_bytes_too() -> None:
+    """But a full stop within a word is none."""
+    vocab = Vocab.train(sentences(50), size=400, kind="byte")
+    noise = Noise(NoiseSettings(permute_sentences=True), Vocabs(vocab, vocab), 1)
+    ids = vocab.encode(["it is 3.14. no? yes!"])[0]
+    found = {" ".join(vocab.decode(noise(ids, ids, epoch, 1)[0]).split()) for epoch in range(40)}
+    assert len(found) == 6
+    assert all("3.14." in text for text in found)

@@ -226,3 +226,9 @@ def test_sentence_values_are_scores_of_one_line(refs, noisy):
     hyps = noisy(0.3, 1)
     [values] = sentence_values({"hyp": hyps}, build_metric("chrf", [refs], ScoreSettings(), sentence=True))
     assert values.tolist() == [corpus_score("chrf", [h], [[r]]).value for h, r in zip(hyps, refs, strict=True)]
+
+
+def test_words_that_only_another_reference_has():
+    """Of the first reference they are none of an output's: no F1 of nothing."""
+    chart = run({"hyp": ["bar"]}, [["foo foo"], ["bar"]]).by_frequency
+    assert all(0.0 <= value <= 100.0 for value in chart.series["hyp"])

@@ -147,3 +147,9 @@ def test_smoothing_stays_within_its_points_and_treats_both_ends_alike(values: li
     assert _smoothed(values[::-1], share)[::-1] == pytest.approx(smooth)
     if not share:
         assert smooth == pytest.approx(values)
+
+
+def test_a_name_is_no_formula(tmp_path: Path) -> None:
+    write_run(tmp_path / "a$x_$b")
+    plot(PlotSettings(runs=[tmp_path / "a$x_$b"], output=tmp_path / "curves.svg"))
+    assert any(text.startswith("a$x_$b, best") for text in texts(tmp_path / "curves.svg"))

@@ -109,3 +109,20 @@ def test_specials_of_a_vocabulary(vocabs: Vocabs) -> None:
 def test_an_empty_word_is_named(vocabs: Vocabs, wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         specials_for(vocabs.tgt, SearchSettings(**wrong))
+
+
+def test_a_broken_byte_parts_words(vocabs: Vocabs) -> None:
+    """The output shows it as a character of its own, behind which a banned word stands alone."""
+    vocab = vocabs.tgt
+    said = [*vocab.encode(["der"])[0], vocab.id("<0xC9>")]
+    whole = [id for id in range(len(vocab)) if vocab.piece(id) == "n"]
+    assert whole
+    assert set(whole) <= set(Phrases(vocab, ["n"]).completing(said))
+
+
+@pytest.mark.parametrize("phrase", ["\u2581", "\u241b"])
+def test_what_a_vocabulary_escapes_can_be_banned(vocabs: Vocabs, phrase: str) -> None:
+    vocab = vocabs.tgt
+    ids = vocab.encode([f"a {phrase}"])[0]
+    watched = Phrases(vocab, [phrase])
+    assert any(id in watched.always or id in watched.completing(ids[:i]) for i, id in enumerate(ids))

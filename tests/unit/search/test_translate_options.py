@@ -1,6 +1,7 @@
 """Any choice of the command's options gives what each of them promises, or one clear error."""
 
 import json
+import os
 import random
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from s2s_cli.config import RuntimeSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import S2SError
 from s2s_cli.search.partial import Writer
-from s2s_cli.search.translate import translate
+from s2s_cli.search.translate import _check_files, translate
 from s2s_cli.search.translator import Translator
 
 LONG = "the dog sees the cat. the man hears! not today? here and the old man."
@@ -119,7 +120,7 @@ def check(rows: list[str], settings: TranslateSettings) -> None:
         assert len(rows) == len(SRC)
         assert (rows[5], rows[8]) == ("", "")
     elif settings.format == "tsv":
-        columns = 5 if aligned or settings.force else 4
+        columns = (5 if settings.force else 4) + aligned
         assert {row.count("\t") + 1 for row in rows} == {columns}
         assert sorted({int(row.split("\t")[0]) for row in rows}) == list(range(1, len(SRC) + 1))
         assert len(rows) <= most * (len(SRC) - 2) + 2
@@ -132,3 +133,21 @@ def check(rows: list[str], settings: TranslateSettings) -> None:
                 assert ("alignment" in output) == aligned
                 assert ("utility" in output) == (settings.mbr != "no")
                 assert output["logp"] == pytest.approx(sum(output["logps"]), abs=1e-3)
+
+
+def test_a_long_output_is_scored_step_by_step(bundle: Path, texts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the same numbers: one pass over all its positions would need memory for each pair of them."""
+    ways = {"search": SearchSettings(), "runtime": RuntimeSettings(device="cpu", precision="fp32")}
+    for name, at_once in (("once", 4096), ("steps", 3)):
+        monkeypatch.setattr("s2s_cli.search.translator._AT_ONCE", at_once)
+        translate(TranslateSettings(model=[bundle], input="src", output=name, force="tgt", format="tsv"), **ways)
+    one, other = (Path(name).read_text().replace("\t", " ").split(" ") for name in ("once", "steps"))
+    assert len(one) == len(other)
+    assert all(a == b or float(a) == pytest.approx(float(b), rel=1e-3) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["input", "output"])
+def test_several_processes_share_no_pipe(bundle: Path, texts: None, name: str) -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(S2SError, match="not pipes"):
+        _check_files(TranslateSettings(model=[bundle], **({"input": "src", "output": "out"} | {name: "pipe"})), 2)

@@ -21,8 +21,9 @@ from s2s_cli.runtime import Runtime
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
+from s2s_cli.search.strategies import Hypothesis
 from s2s_cli.search.translate import _identity, translate
-from s2s_cli.search.translator import Line, Seen, Translator
+from s2s_cli.search.translator import Line, Seen, Translator, _links
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 ON_CPU = RuntimeSettings(device="cpu", precision="fp32")
@@ -214,6 +215,22 @@ def test_long_lines_are_split_and_joined(vocabs: Vocabs, options: dict) -> None:
         parts = [SENTENCES[start:end] for start, end in split(SENTENCES, 12, count)]
         assert len(parts) > 1
         assert whole[0].text == " ".join(tool.translate(parts))
+
+
+@pytest.mark.parametrize("head", ["", "<2de> "])
+def test_pieces_of_parts_are_numbered_in_the_whole_line(head: str) -> None:
+    """Each part looks at all of its positions, one after the other: together these are those of the line."""
+    vocab = Vocab.train([text for pair in sentences(200, seed=9) for text in pair], size=400, tags=["<2de>"])
+    tool = translator(Vocabs(vocab, vocab), max_src_len=13)
+    whole = vocab.encode([head + SENTENCES])[0]
+    seen = []
+    for unit in tool._parts(0, Line(1, head + SENTENCES), head, [], 13):
+        attention = torch.eye(len(unit.ids) + 1)
+        each = Hypothesis(unit.ids, 0.0, 0.0, [0.0] * len(attention), attention)
+        places = [src for src, _ in _links(vocab, vocab, unit, each, "pieces")]
+        assert [whole[place] for place in places] == unit.ids
+        seen += places[bool(head) and bool(seen) :]  # the tag stands before each part
+    assert seen == list(range(len(whole)))
 
 
 def test_tags_stand_before_each_part() -> None:

@@ -230,6 +230,7 @@ def test_a_copy_head_may_be_new(plain: TransformerSettings | RnnSettings, vocabs
     added = fresh.keys() - given.keys()
     assert {"head.generate.weight", "head.generate.bias"} < added
     told = init_from(models["copy"], vocabs, open_bundle(tmp_path / "softmax"))
+    assert "settings that differ" not in told
     assert all(torch.equal(t, (fresh if n in added else given)[n]) for n, t in weights_of(models["copy"]).items())
     assert "new, as that model has no such part: " in told
     assert "head.generate.weight" in told
@@ -272,3 +273,11 @@ def test_one_table_takes_from_those_of_both_sides(vocabs: Vocabs, tmp_path: Path
             assert torch.equal(model.tgt_embedding.weight[i], table[getattr(apart, side).id(piece)])
             counts[side] += 1
     assert min(counts.values()) > 10
+
+
+def test_settings_that_no_shape_tells_are_told(bundle: Path, vocabs: Vocabs) -> None:
+    from samples import MODEL
+
+    other = MODEL.model_copy(update={"activation": "gelu", "positions": "rotary", "dropout": 0.4})
+    told = init_from(build_model(other, sizes(vocabs)), vocabs, open_bundle(bundle))
+    assert "settings that differ, there and here: activation relu and gelu, positions sinusoidal and rotary" in told

@@ -55,22 +55,27 @@ def test_plateau_falls_by_its_factor_to_its_floor() -> None:
     assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125, 0.001, 0.001])
 
 
+def drops(values: list[float], patience: int) -> int:
+    return plateau_drops([(value, 0.0) for value in values], patience)
+
+
 def test_plateau_counts_validations() -> None:
-    assert plateau_drops([], 2) == 0
-    assert plateau_drops([5, 4, 3, 2, 1], 2) == 0
-    assert plateau_drops([1, 2], 2) == 0
-    assert plateau_drops([1, 2, 2], 2) == 1
-    assert plateau_drops([1, 2, 2, 2], 2) == 1
-    assert plateau_drops([1, 2, 2, 2, 2], 2) == 2
-    assert plateau_drops([1, 2, 2, 2, 0.5, 2, 2], 2) == 2, "a new best begins the count anew"
-    assert plateau_drops([math.inf, math.inf], 1) == 2, "what never was a number is no success"
+    assert drops([], 2) == 0
+    assert drops([5, 4, 3, 2, 1], 2) == 0
+    assert drops([1, 2], 2) == 0
+    assert drops([1, 2, 2], 2) == 1
+    assert drops([1, 2, 2, 2], 2) == 1
+    assert drops([1, 2, 2, 2, 2], 2) == 2
+    assert drops([1, 2, 2, 2, 0.5, 2, 2], 2) == 2, "a new best begins the count anew"
+    assert drops([math.inf, math.inf], 1) == 2, "what never was a number is no success"
+    assert plateau_drops([(0.0, 5.0), (0.0, 4.0), (0.0, 3.0)], 1) == 0, "of equal scores the lower loss is better"
 
 
 @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 4))
 def test_plateau_never_takes_a_drop_back(values: list[int], patience: int) -> None:
-    drops = [plateau_drops(values[:n], patience) for n in range(len(values) + 1)]
-    assert all(later - earlier in (0, 1) for earlier, later in pairwise(drops))
-    assert drops[-1] <= len(values) / patience
+    found = [drops(values[:n], patience) for n in range(len(values) + 1)]
+    assert all(later - earlier in (0, 1) for earlier, later in pairwise(found))
+    assert found[-1] <= len(values) / patience
 
 
 OPTIMIZERS = [
@@ -195,7 +200,9 @@ SCHEDULES = ["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"]
 @given(update=st.integers(1, 300), used=st.floats(0, 1), low=st.sampled_from([0.0, 1e-4]))
 def test_rate_reaches_its_end_when_the_time_is_up(schedule: str, update: int, used: float, low: float) -> None:
     """Whatever the schedule and however few the updates; without a time limit, and early in it, it is the plain one."""
-    settings = TrainSettings(schedule=schedule, lr=1e-3, min_lr=low, warmup=100, max_time="1h")
+    settings = TrainSettings(
+        schedule=schedule, lr=1.0 if schedule == "noam" else 1e-3, min_lr=low, warmup=100, max_time="1h"
+    )
     plain = learning_rate(update, 64, settings, 1000)
     rate = learning_rate(update, 64, settings, 1000, time_used=used)
     assert learning_rate(update, 64, settings, 1000, time_used=0.0) == plain

@@ -38,6 +38,8 @@ def corpus(tmp_path: Path) -> Callable[..., PreprocessSettings]:
             "max_ratio": 100.0,
             "workers": 1,
         }
+        if settings.get("tsv") or settings.get("jsonl"):
+            defaults = {name: value for name, value in defaults.items() if not name.endswith(("_src", "_tgt"))}
         return PreprocessSettings(**{**defaults, **settings})
 
     return make

@@ -232,8 +232,8 @@ def test_settings_of_several_processes_are_those_of_one(s2s: Zygote, home: Path,
     done = s2s.run("train", "-c", run / "config.yaml", "--run", tmp_path / "again", cwd=home)
     assert done.code == 0, done.err
     one, other = (weights(path, 4) for path in (run, tmp_path / "again"))
-    # Adam makes a whole step of a gradient that rounding alone keeps from 0: some weights differ.
-    assert all((one[name] - other[name]).abs().mean() < 1e-5 for name in one)
+    # A bias of keys changes no attention: its gradient is of rounding alone, of which Adam makes whole steps.
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one if not name.endswith("kv.bias"))
 
 
 def moments(run: Path, step: int) -> dict[str, torch.Tensor]:

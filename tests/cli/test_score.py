@@ -151,14 +151,22 @@ def test_mistakes_end_with_2_and_one_message(folder, run, args, message):
     assert re.search(message, done.stderr, re.DOTALL)
 
 
-def test_a_page_goes_where_its_name_leads(folder):
-    plain = process(folder, "--bleu", "-i", "hyp").stdout
+@pytest.mark.parametrize("name", ["stdout", "-"])
+def test_no_page_stands_among_the_scores(folder, name):
     (folder / "stdout").symlink_to("/dev/stdout")  # a link, so that no mistake of ours can put a file in its place
-    done = process(folder, "--bleu", "-i", "hyp", "--analyze", "stdout")
-    assert (done.returncode, done.stderr) == (0, "s2s score: wrote stdout\n")
-    assert done.stdout.startswith(plain + "<!")
-    assert done.stdout.rstrip().endswith("</html>")
+    done = process(folder, "--bleu", "-i", "hyp", "--analyze", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard output is for the scores" in done.stderr
     assert (folder / "stdout").is_symlink()
+
+
+def test_a_page_goes_where_its_name_leads(folder):
+    (folder / "place").mkdir()
+    (folder / "page").symlink_to("place/page.html")
+    done = process(folder, "--bleu", "-i", "hyp", "--analyze", "page")
+    assert (done.returncode, done.stderr) == (0, "s2s score: wrote page\n")
+    assert (folder / "place" / "page.html").read_text().rstrip().endswith("</html>")
+    assert (folder / "page").is_symlink()
 
 
 def test_warnings_go_to_standard_error(folder, run):

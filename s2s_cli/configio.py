@@ -158,7 +158,7 @@ def _sections(loader: yaml.SafeLoader, path: Path) -> Values:
             f"{path}: the settings of a run of an older version, without its limits: name them by flags instead"
         )
     accumulate = values.data.get("train", {}).get("accumulate", 1)
-    if processes.isdecimal() and isinstance(accumulate, int):  # an update is of the batches of all processes
+    if of_a_run and processes.isdecimal() and isinstance(accumulate, int):  # an update is of the batches of all of them
         batches, others = divmod(accumulate * int(processes), int(os.environ.get("WORLD_SIZE", 1)))
         if not others and batches != accumulate:
             values.put("train", "accumulate", batches, f"{path}, of {processes} processes")

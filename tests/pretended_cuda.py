@@ -1,7 +1,8 @@
 """A CUDA device where there is none: tensors that say they lie on it, and are computed with on the CPU.
 
 What torch would refuse there is refused (an operation on tensors of both devices), and what would have the host wait for
-the device is counted. It is for search and for loss without gradients; of what training asks a device, the meta device tells.
+the device is counted, as far as that is known of an operation by its name and its indices. It is for search and for loss
+without gradients; of what training asks a device, the meta device tells.
 """
 
 import contextlib
@@ -25,13 +26,22 @@ _MIXES = {
     "_pack_padded_sequence",
     "_pad_packed_sequence",
 }
-_ASKS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "is_nonzero"}  # their answers are the host's
+_ASKS = {
+    "_local_scalar_dense",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "_unique2",
+    "unique_dim",
+}  # the host's answers
 
 
 class There(Tensor):
     """A tensor on the pretended device; `here` is the one that is computed with."""
 
     here: Tensor
+    waits: list[str]  # of the pretended device there is
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
@@ -46,6 +56,7 @@ class There(Tensor):
         return f"There({self.here!r})"
 
     def __getitem__(self, index: Any) -> "There":
+        self._note(index)
         with _disable_current_modes():  # where torch would ask the device's driver
             return There(self.here[_here(index)])
 
@@ -63,8 +74,18 @@ class There(Tensor):
         return _ATEN.clone(self, memory_format=torch.contiguous_format)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        self._note(index)
         with _disable_current_modes():
             self.here[_here(index)] = _here(value)
+
+    def _note(self, index: Any) -> None:
+        """Of truth values it must be known how many are true; what lies on the host is copied."""
+        parts = [*index] if isinstance(index, tuple) else [index]
+        if any(
+            isinstance(p, list) or (isinstance(p, Tensor) and not (isinstance(p, There) and p.dtype != torch.bool))
+            for p in parts
+        ):
+            There.waits.append("index")
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["here"], None
@@ -84,6 +105,7 @@ class _Device(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        There.waits = self.waits
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), func._schema.name.removeprefix("aten::")

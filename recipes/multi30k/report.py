@@ -23,7 +23,8 @@ MODELS = ("rnn-basic", "rnn", "rnn-luong", "rnn-bahdanau", "transformer", *LOWER
 def kinds(model: str) -> list[tuple[str, list[Path], list[Path]]]:
     """What rows a model has: their name, the outputs whose scores are averaged, and the runs behind them.
 
-    The seeds' best checkpoints, their averages, and ensembles: of the seeds, and of the regularised with the plain model.
+    The seeds' best checkpoints, their averages, and ensembles: of the seeds, of the regularised with the plain model, and of
+    the wide one with both.
     """
     rows = []
     for name in ("best", "averaged"):
@@ -33,7 +34,8 @@ def kinds(model: str) -> list[tuple[str, list[Path], list[Path]]]:
         rows.append(("ensemble", [output], [Path(model, f"seed{seed}") for seed in output.stem.split("-")[1:]]))
     for output in sorted(Path(model).glob("mixed-*.hyp")):
         seed = f"seed{output.stem.split('-')[1]}"
-        rows.append(("ensemble with lowercased", [output], [Path("lowercased", seed), Path(model, seed)]))
+        others = ["lowercased", *(["regularised"] if model == "wide" else [])]
+        rows.append((f"ensemble with {', '.join(others)}", [output], [Path(each, seed) for each in (*others, model)]))
     return [row for row in rows if row[1]]
 
 

@@ -6,8 +6,8 @@
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
 #   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
-#                wide (lowercased, but larger, with BPE-dropout), regularised (which goes on from lowercased; the two also make an
-#                ensemble) (default: all)
+#                wide (lowercased, but larger, with BPE-dropout), regularised (which goes on from lowercased; the two, and all three,
+#                also make an ensemble) (default: all)
 #   SEED         numbers (default: 1); more than one also make an ensemble
 #   --smoke      about a minute on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
@@ -55,7 +55,8 @@ for model in "${models[@]}"; do
     last=10 # checkpoints that are averaged
     case $model in
         rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model"); last=4 ;;
-        lowercased | wide | regularised) config=$recipe/$model.yaml; data=data-lowercased ;;
+        lowercased | regularised) config=$recipe/$model.yaml; data=data-lowercased ;;
+        wide) config=$recipe/wide.yaml; data=data-lowercased; last=4 ;;
     esac
     ! $smoke || last=2
     once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data ${corpus[@]+"${corpus[@]}"} \
@@ -84,8 +85,12 @@ done
 for seed in "${seeds[@]}"; do
     plain=lowercased/seed$seed/averaged
     regularised=regularised/seed$seed/averaged
+    wide=wide/seed$seed/averaged
     both=regularised/mixed-$seed.hyp
-    [ ! -d "$plain" ] || [ ! -d "$regularised" ] || once "$both" s2s translate -m "$plain" -m "$regularised" -i test.en -o "$both"
+    three=wide/mixed-$seed.hyp
+    [ -d "$plain" ] && [ -d "$regularised" ] || continue
+    once "$both" s2s translate -m "$plain" -m "$regularised" -i test.en -o "$both"
+    [ ! -d "$wide" ] || once "$three" s2s translate -m "$plain" -m "$regularised" -m "$wide" -i test.en -o "$three"
 done
 for hyp in */*.hyp */*/*.hyp; do
     [ ! -f "$hyp" ] || once "$hyp.tok" sh -c "python3 '$root/data/moses.py' --lang de < '$hyp' > '$hyp.part' && mv '$hyp.part' '$hyp.tok'"

@@ -110,7 +110,9 @@ for set in "${sets[@]}"; do
     variant first-64-pieces --max-src-len 64
     # the table has all that is there
     systems=("lead=$set/lead.hyp")
+    there=()
     for model in lstm pointer coverage transformer pretrained; do
+        [ ! -f "$set/$model.hyp" ] || there+=("$model")
         for hyp in "$set/$model".hyp "$set/$model".*.hyp; do
             name=${hyp#"$set/"}
             name=${name%.hyp}
@@ -118,6 +120,7 @@ for set in "${sets[@]}"; do
         done
     done
     refs=("${refs[@]/#/$set/test.}")
-    python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
+    S2S_RECIPE="bash recipes/summarization/run.sh$(! $smoke || echo ' --smoke') $set ${there[*]}" \
+        python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
         --flags "$flags --confidence --paired randomization" --output "$set.results.json"
 done

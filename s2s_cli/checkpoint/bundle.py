@@ -104,7 +104,8 @@ def rank(record: dict[str, Any], metric: str) -> tuple[float, float, int]:
     one of lower loss, then the earlier.
     """
     value = record[metric] if metric in LOWER_IS_BETTER else -record[metric]
-    return math.inf if math.isnan(value) else value, record["loss"], record["update"]
+    value, loss = (math.inf if math.isnan(number) else number for number in (value, record["loss"]))
+    return value, loss, record["update"]
 
 
 def sizes(vocabs: Vocabs) -> Sizes:

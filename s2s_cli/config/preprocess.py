@@ -117,10 +117,12 @@ class PreprocessSettings(Section):
         kinds = {"tsv": ("src_column", "tgt_column"), "jsonl": ("src_field", "tgt_field")}
         needs = {name: kind for kind, names in kinds.items() if not getattr(self, kind) for name in names}
         if self.tsv or self.jsonl:
-            needs |= dict.fromkeys(("train_src", "train_tgt", "valid_src", "valid_tgt"), "neither tsv nor jsonl")
+            needs |= dict.fromkeys(
+                ("train_src", "train_tgt", "valid_src", "valid_tgt"), "files of one side (no tsv, no jsonl)"
+            )
         if self.vocab_type == "byte":
             needs |= dict.fromkeys(
-                ("vocab_size", "byte_fallback", "character_coverage"), "another vocab_type than byte"
+                ("vocab_size", "byte_fallback", "character_coverage"), "a vocab_type other than byte"
             )
         if len(self.train if self.tsv or self.jsonl else self.train_src) == 1:
             needs["temperature"] = "several training files"

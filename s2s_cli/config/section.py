@@ -40,7 +40,7 @@ class Section(BaseModel):
     def _refuse_idle(self) -> Self:
         for name, needs in self.idle().items():
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} needs {needs}: set that too, or leave {name} out")
+                raise ValueError(f"{name} needs {needs}, or is left out")
         return self
 
 

@@ -244,9 +244,9 @@ def _corpora(
     first_rows = np.searchsorted(lines, first_lines).tolist()
     kept = np.diff(first_rows).tolist()
     repeats = repeats_of(kept, weights, settings.temperature)
-    if sum(kept) > 0 and sum(n * times for n, times in zip(kept, repeats, strict=True)) < 1.0:
+    if sum(kept) > 0 and not any(n * round(times, 6) >= 1.0 for n, times in zip(kept, repeats, strict=True)):
         raise ConfigError(
-            f"with these weights ({', '.join(map(str, weights))}) an epoch has less than one pair: raise them"
+            f"with these weights ({', '.join(map(str, weights))}) no corpus has a pair in each epoch: raise them"
         )
     return [
         {

@@ -24,14 +24,17 @@ _STEP = 256  # positions that sizes differ by
 
 
 def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> int:
-    """Positions of the largest batch that fits, on every process; a multiple of 256 where it is no less.
+    """Positions of the largest batch that fits, on every process; rounded down to a multiple of 256, unless it is less than that.
 
     The memory of a pass is measured at two sizes, on those batches that need the most; it grows in proportion to the rows.
     Where the device has memory of its own, that size is then tried, and lessened until it passes.
     """
     store, settings = dataset.train, config.train
     longest = int(max(store.src_len.max(), store.tgt_len.max())) + 1
-    num_positions = int(torch.from_numpy(store.src_len + store.tgt_len).sum()) // 2 + len(store)
+    positions = (store.src_len + store.tgt_len) / 2 + 1
+    num_positions = int(
+        sum(positions[start:stop].sum() * times for start, stop, times in store.repeats or [(0, len(store), 1.0)])
+    )
     most = max(longest, num_positions // (_BATCHES * settings.accumulate * runtime.world))
     small = max(4 * longest, 2 * _STEP)
     budget = available_memory(runtime.device) * _SHARE[runtime.device.type]

@@ -1,4 +1,7 @@
-"""On a GPU every model computes what it does on a CPU, and no step of a search has the host wait: on a pretended device."""
+"""On a GPU every model computes what it does on a CPU, and no step of a search has the host wait: on a pretended device.
+
+But for banned words, which the host looks for in what was said so far.
+"""
 
 import copy
 import math

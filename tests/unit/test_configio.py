@@ -210,17 +210,27 @@ def test_the_settings_of_a_run_are_those_of_its_folder(tmp_path: Path) -> None:
 def test_an_update_of_a_run_is_of_the_batches_of_all_its_processes(
     processes: int, world: int, accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where these can be shared out evenly; else there is a message that the batches are others."""
+    """Where these can be shared out evenly; else it is as it stands there, as in any other file."""
     text = f"train: {{max_updates: 7, accumulate: 3}}\ndata: {{sha256: x, processes: {processes}}}\n"
     (tmp_path / "config.yaml").write_text(text)
     monkeypatch.setenv("WORLD_SIZE", str(world))
     assert configio.read_file(tmp_path / "config.yaml").get("train", "accumulate") == accumulate
+    (tmp_path / "s2s.yaml").write_text("train: {accumulate: 6}\n")
+    assert configio.read_file(tmp_path / "s2s.yaml").get("train", "accumulate") == 6
 
 
 WRONG = {
     "factor of noam": ("train", {"schedule": "noam", "lr": 0.005}, "factor for schedule noam"),
-    "text in two files": ("preprocess", {"tsv": True, "train": "a", "valid": "b", "train_src": "c"}, "train_src needs"),
-    "size of bytes": ("preprocess", {"vocab_type": "byte", "vocab_size": 4000}, "vocab_size needs another vocab_type"),
+    "text in two files": (
+        "preprocess",
+        {"tsv": True, "train": "a", "valid": "b", "train_src": "c"},
+        "train_src needs files of one side .no tsv, no jsonl., or is left out",
+    ),
+    "size of bytes": (
+        "preprocess",
+        {"vocab_type": "byte", "vocab_size": 4000},
+        "vocab_size needs a vocab_type other than byte, or is left out",
+    ),
     "coverage": ("preprocess", {"character_coverage": 0.9}, "greater than or equal to 0.98"),
     "temperature of one": ("preprocess", {"temperature": 5.0}, "temperature needs several training files"),
 }

@@ -38,6 +38,11 @@ from s2s_cli.models.build import build_model
 FORMAT = 1
 SUMS = "SHA256SUMS"
 WEIGHTS = "model.safetensors"
+_OF_TRAINING = (
+    "layer_drop",
+    "coverage_loss",
+    "init",
+)  # settings of a model that, as those of dropout, change no output
 _LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
 
 
@@ -77,9 +82,6 @@ class Bundle:
                     f"{path} cannot be the weights of the model that its settings ask for: {error}"
                 ) from None
             _compare(weights_of(model), file, path)
-
-
-_OF_TRAINING = ("layer_drop", "coverage_loss", "init")
 
 
 def common_precision(bundles: Sequence[Bundle]) -> str:

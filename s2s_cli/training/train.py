@@ -132,9 +132,8 @@ def _finish(trainer: Trainer, stop: StopSignal) -> None:
     if trainer.is_done():
         progress = trainer.progress
         reason = trainer.reason_to_stop()
-        at_its_end = (
-            settings.schedule in ("cosine", "linear") and "(patience)" not in reason
-        )  # where its rate is lowest
+        # Where a schedule has come to its end, the rate is lowest, and the limit that says where that is may not change.
+        at_its_end = settings.schedule in ("cosine", "linear") and "(patience)" not in reason
         over = progress.time_used >= 1.0 or at_its_end
         hint = "begin another run with --init-from" if over else "raise that limit"
         log.say(f"nothing left to do: {reason}; {hint} to train further")

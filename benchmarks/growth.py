@@ -251,6 +251,9 @@ def plot(question: str, found: dict[str, dict[str, Row]], path: Path) -> None:
     for axes, label in zip(panels, ("ms by 1,000 target tokens", "peak memory, MB"), strict=True):
         axes.set(xscale="log", yscale="log", ylabel=label)
         axes.grid(linewidth=0.3, which="both")
+        low, high = axes.get_ylim()
+        room = max(1.0, (10 * low / high) ** 0.5)  # an axis of one power of ten at least: noise is no growth
+        axes.set_ylim(low / room, high * room)
     panels[1].set(xlabel=AXES[question])
     panels[0].legend()
     figure.tight_layout()

@@ -16,6 +16,7 @@ from s2s_cli.config import TransformerSettings
 from s2s_cli.models.cache import Cache
 from s2s_cli.models.layers import Attention, FeedForward, xavier
 from s2s_cli.models.positions import Order, rotate
+from s2s_cli.models.products import Linear
 
 Sums = tuple[Tensor, ...]
 Past = Sums | Cache
@@ -67,8 +68,8 @@ class Ssru(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim, bias=False)
+        self.gate = Linear(dim, dim)
+        self.value = Linear(dim, dim, bias=False)
         xavier(self.gate, self.value)
 
     def start(self, keys: Tensor) -> Sums:
@@ -96,7 +97,7 @@ class AverageAttention(nn.Module):
     def __init__(self, dim: int, inner: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.feed_forward = FeedForward(dim, inner, activation, dropout)
-        self.gates = nn.Linear(2 * dim, 2 * dim)
+        self.gates = Linear(2 * dim, 2 * dim)
         xavier(self.gates)
 
     def start(self, keys: Tensor) -> Sums:

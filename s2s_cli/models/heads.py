@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from s2s_cli.config import ArchitectureSettings
+from s2s_cli.models.products import Linear, linear, suits, weight_grad
 
 CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
 _NOTHING = 1e-30  # for the logarithm of a probability that may be 0
@@ -42,7 +43,7 @@ class SoftmaxHead(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> W·h + b [M, V]."""
-        return F.linear(hidden, self.weight, self.bias) if self.product is None else self.product(hidden)
+        return linear(hidden, self.weight, self.bias) if self.product is None else self.product(hidden)
 
     def logp(self, hidden: Tensor, attended: Attended | None = None, normalize: bool = True) -> Tensor:
         """hidden [M, D] -> log-probabilities [M, V] in fp32; without `normalize` they may lack a number common to a row."""
@@ -95,7 +96,7 @@ class CopyHead(SoftmaxHead):
     def __init__(self, table: nn.Embedding, coverage_loss: float) -> None:
         super().__init__(table)
         self.coverage_loss = coverage_loss
-        self.generate = nn.Linear(table.embedding_dim, 1)
+        self.generate = Linear(table.embedding_dim, 1)
 
     def logp(self, hidden: Tensor, attended: Attended | None = None, normalize: bool = True) -> Tensor:
         """See `SoftmaxHead.logp`; these always are normalized."""
@@ -184,18 +185,18 @@ class _Chunked(torch.autograd.Function):
             for begin in range(0, len(targets), size):
                 rows = slice(begin, begin + size)
                 part = h[:, rows].flatten(0, 1)
-                grad = of(torch.addmm(b, part, w.t()).float(), targets[rows], sums, any(grads))
+                grad = of(linear(part, w, b).float(), targets[rows], sums, any(grads))
                 if grad is None:
                     continue
                 if grad_b is not None:
                     grad_b += grad.sum(dim=0)
                 grad = grad.to(dtype)
                 if grad_h is not None:
-                    grad_h[:, rows] = (grad @ w).unflatten(0, (passes, -1))
-                if grad_w is not None and dtype == torch.float32:
+                    grad_h[:, rows] = linear(grad, w.t()).unflatten(0, (passes, -1))
+                if grad_w is not None and dtype == torch.float32 and not suits(part):
                     grad_w.addmm_(grad.t(), part)
                 elif grad_w is not None:
-                    grad_w += grad.t() @ part
+                    grad_w += weight_grad(grad, part) if suits(part) else grad.t() @ part
         if any(grads):
             ctx.save_for_backward(None if grad_h is None else grad_h.flatten(0, 1), grad_w, grad_b)
             ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype

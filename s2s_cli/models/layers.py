@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s2s_cli.models.products import Linear
+
 _LANES = 16  # fp32 numbers in the widest vectors that processors have
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 
@@ -91,7 +93,7 @@ def xavier(*linears: nn.Linear) -> None:
 
 def joined(*linears: nn.Linear) -> nn.Linear:
     """One linear layer whose outputs are those of all of these beside each other."""
-    one = nn.Linear(linears[0].in_features, sum(linear.out_features for linear in linears))
+    one = Linear(linears[0].in_features, sum(linear.out_features for linear in linears))
     one.weight = nn.Parameter(torch.cat([linear.weight.detach() for linear in linears]))
     one.bias = nn.Parameter(torch.cat([linear.bias.detach() for linear in linears]))
     return one
@@ -157,9 +159,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float, kv_heads: int | None = None) -> None:
         super().__init__()
         self.heads, self.kv_heads = heads, kv_heads or heads
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim // heads * self.kv_heads)
-        self.out = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim // heads * self.kv_heads)
+        self.out = Linear(dim, dim)
         self.scale = (dim // heads) ** -0.5
         self.qkv: nn.Module | None = None
         self.dropout = Dropout(dropout)
@@ -253,8 +255,8 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, inner: int, activation: str, dropout: float) -> None:
         super().__init__()
         self.gated = activation == "swiglu"
-        self.up = nn.Linear(dim, 2 * inner if self.gated else inner)
-        self.down = nn.Linear(inner, dim)
+        self.up = Linear(dim, 2 * inner if self.gated else inner)
+        self.down = Linear(inner, dim)
         self.activation = _ACTIVATIONS[activation]
         self.dropout = Dropout(dropout)
         xavier(self.up, self.down)

@@ -44,7 +44,7 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
             if isinstance(module.up, PackedLinear):
                 module.up.rounds = True  # what comes out goes into another product, which would round it anyway
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
+            if isinstance(child, nn.Linear):
                 setattr(module, name, _packed(child, dtype))
         if isinstance(module, Attention) and halves and _is_wide(module):
             for name in {"q", "kv", "qkv"} & module._modules.keys():

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from s2s_cli.config import RnnSettings
 from s2s_cli.data.loader import copied
 from s2s_cli.models.layers import Dropout, VariationalDropout
+from s2s_cli.models.products import linear, suits
 
 _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "elman": nn.RNN}
 _MANY = 40  # rows of padding at the mean position, which cost as much as torch's kernel for unequal lengths loses
@@ -112,10 +113,22 @@ def _by_row(cells: Tensor | Cells) -> Cells:
 
 
 def _run_position(layer: nn.RNNBase, x: Tensor, first: Cells) -> Cells:
-    """The cells after one position more, x [N, E], in one direction."""
-    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    after = _POSITION[layer.mode](x, first if len(first) > 1 else first[0], *weights)  # type: ignore[operator]
-    return after if isinstance(after, tuple) else (after,)
+    """The cells after one position more, x [N, E], in one direction; by torch's function where the products are torch's too."""
+    (w_in, b_in), (w_state, b_state) = (layer.weight_ih_l0, layer.bias_ih_l0), (layer.weight_hh_l0, layer.bias_hh_l0)
+    if not suits(x) or torch.is_autocast_enabled("cpu"):
+        state = first if len(first) > 1 else first[0]
+        after = _POSITION[layer.mode](x, state, w_in, w_state, b_in, b_state)  # type: ignore[operator]
+        return after if isinstance(after, tuple) else (after,)
+    by_input, by_state = linear(x, w_in, b_in), linear(first[0], w_state, b_state)  # type: ignore[arg-type]
+    if layer.mode == "RNN_TANH":
+        return (torch.tanh(by_input + by_state),)
+    if layer.mode == "LSTM":
+        add, keep, new, out = (by_input + by_state).chunk(4, dim=1)
+        cell = torch.sigmoid(keep) * first[1] + torch.sigmoid(add) * torch.tanh(new)
+        return torch.sigmoid(out) * torch.tanh(cell), cell
+    (reset, keep, new), (more_reset, more_keep, old) = by_input.chunk(3, dim=1), by_state.chunk(3, dim=1)
+    new = torch.tanh(new + torch.sigmoid(reset + more_reset) * old)
+    return (new + torch.sigmoid(keep + more_keep) * (first[0] - new),)
 
 
 def _run_packed(layer: nn.RNNBase, x: Tensor, lengths: Tensor) -> tuple[Tensor, Cells]:

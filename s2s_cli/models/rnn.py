@@ -16,6 +16,7 @@ from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import Dropout, VariationalDropout, embedding
+from s2s_cli.models.products import Linear
 from s2s_cli.models.recurrent import Cells, Masks, Stack
 
 
@@ -54,10 +55,10 @@ class GlobalAttention(nn.Module):
         super().__init__()
         self.score = score
         if score in ("general", "additive"):
-            self.key = nn.Linear(dim, dim, bias=False)
+            self.key = Linear(dim, dim, bias=False)
         if score == "additive":
-            self.query = nn.Linear(dim, dim)
-            self.energy = nn.Linear(dim, 1, bias=False)
+            self.query = Linear(dim, dim)
+            self.energy = Linear(dim, 1, bias=False)
         if coverage:
             self.coverage = nn.Parameter(torch.zeros(dim))
 
@@ -107,13 +108,13 @@ class Rnn(Seq2Seq):
         self.decoder = Stack(settings, emb_dim + more, dim, settings.decoder_layers, bidirectional=False)
         self.num_cells = 2 if settings.cell == "lstm" else 1
         self.bridge = nn.ModuleList(
-            nn.Linear(dim, settings.decoder_layers * dim) for _ in range(self.num_cells) if settings.bridge == "linear"
+            Linear(dim, settings.decoder_layers * dim) for _ in range(self.num_cells) if settings.bridge == "linear"
         )
         self.attention = (
             None if settings.attention == "none" else GlobalAttention(dim, settings.attention, settings.coverage)
         )
         seen = dim if self.attention is None else 2 * dim + (emb_dim if self.before else 0)
-        self.out = nn.Linear(seen, out_dim)
+        self.out = Linear(seen, out_dim)
         # Whether a position needs the attention of the one before it, so that training too goes one by one.
         self.one_by_one = settings.input_feeding or self.before or settings.coverage
 

@@ -93,7 +93,7 @@ def test_what_is_large_enough_is_int8():
     kinds = {name: type(m) for name, m in model.named_modules() if isinstance(m, (Int8Linear, PackedLinear))}
     assert kinds["head.product"] is Int8Linear
     assert kinds["decoder.0.self_attention.qkv"] is PackedLinear
-    assert not any(type(module) is nn.Linear for module in model.modules())
+    assert not any(isinstance(module, nn.Linear) for module in model.modules())
 
 
 @pytest.mark.skipif(not has_onednn(), reason="a torch without oneDNN")

@@ -1,0 +1,102 @@
+"""Products by oneDNN give what torch's give, values and gradients, and stand aside for all that is not fp32 on a CPU."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from s2s_cli.config import RnnSettings
+from s2s_cli.models import heads, products
+from s2s_cli.models.heads import SoftmaxHead
+from s2s_cli.models.pack import has_onednn
+from s2s_cli.models.products import Linear, linear
+from s2s_cli.models.recurrent import Stack
+
+ONEDNN = pytest.mark.skipif(not has_onednn(), reason="a torch without oneDNN")
+SIZES = st.integers(1, 40)
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch) -> list[tuple[int, ...]]:
+    """Products by oneDNN, whatever the processor; their shapes are what this gives."""
+    torch.manual_seed(1)
+    found: list[tuple[int, ...]] = []
+    product = products.product
+    monkeypatch.setattr(products, "has_wide_onednn", lambda: True)
+    monkeypatch.setattr(products, "product", lambda x, *more: [found.append(tuple(x.shape)), product(x, *more)][1])
+    return found
+
+
+def both_ways(compute: Callable[[], Tensor], *of: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The value and the gradients by oneDNN, and by torch's own products."""
+    ways = []
+    for suits in (products.suits, lambda x: False):
+        with pytest.MonkeyPatch.context() as patch:
+            for room in (products, heads, Stack.forward.__globals__):
+                patch.setitem(room if isinstance(room, dict) else vars(room), "suits", suits)
+            y = compute()
+            weights = torch.linspace(-1, 1, y.numel()).view_as(y)
+            ways.append([y.detach(), *torch.autograd.grad((y * weights).sum(), of)])
+    return ways[0], ways[1]
+
+
+@ONEDNN
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 6), max_size=3), SIZES, SIZES, st.booleans())
+@example([], 5, 7, True)
+@example([64], 8, 300, True)
+def test_a_linear_layer_is_that_of_torch(shape, inputs, outputs, bias):
+    x, layer = torch.randn(*shape, inputs, requires_grad=True), Linear(inputs, outputs, bias=bias)
+    ours, theirs = both_ways(lambda: layer(x), x, *layer.parameters())
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+@ONEDNN
+def test_what_is_laid_out_otherwise_is_multiplied_as_well(calls):
+    x, weight = torch.randn(6, 5, 4).transpose(0, 1), torch.randn(4, 7)
+    torch.testing.assert_close(linear(x, weight.t()), x @ weight)
+    y = torch.randn(3, 4, requires_grad=True)
+    linear(y, weight.t()).sum().backward()  # its gradient is one number, expanded
+    torch.testing.assert_close(y.grad, weight.sum(dim=1).expand(3, 4))
+    assert calls == [(30, 4), (3, 4), (3, 7)]
+
+
+@ONEDNN
+@pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
+def test_a_position_of_a_recurrence_is_that_of_torch(cell, calls):
+    stack, x = Stack(RnnSettings(cell=cell, dropout=0.0), 6, 8, 2, False), torch.randn(3, 1, 6, requires_grad=True)
+    first = tuple(torch.randn(3, 2, 8, requires_grad=True) for _ in range(2 if cell == "lstm" else 1))
+
+    def compute() -> Tensor:
+        states, cells = stack(x, first)
+        return torch.cat([states.flatten(), *(cell.flatten() for cell in cells)])
+
+    ours, theirs = both_ways(compute, x, *first, *stack.parameters())
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+    assert len(calls) == 2 * 2 * 3
+
+
+@ONEDNN
+def test_the_loss_in_chunks_has_the_same_gradients(monkeypatch, calls):
+    monkeypatch.setattr(heads, "CHUNK", 100)
+    head, hidden, targets = SoftmaxHead(nn.Embedding(20, 8)), torch.randn(13, 8, requires_grad=True), torch.arange(13)
+    ours, theirs = both_ways(lambda: head.loss(hidden, None, targets, 0.1)[0][None], hidden, head.weight, head.bias)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+    assert len(calls) == 3 * 3
+
+
+def test_other_types_go_to_torch(calls):
+    x, layer = torch.randn(3, 4), Linear(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    wide = layer.to(torch.float64)
+    torch.testing.assert_close(wide(x.double()), F.linear(x.double(), wide.weight, wide.bias))
+    assert linear(torch.empty(0, 4), torch.randn(5, 4)).shape == (0, 5)
+    assert calls == []

@@ -244,7 +244,7 @@ def keep_memory() -> None:
     """
     with contextlib.suppress(AttributeError, OSError):  # another library has no mallopt, or no such numbers for it
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25)  # the most that older ones take
         mallopt(_TRIM_THRESHOLD, 2**30)
 
 

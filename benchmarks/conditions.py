@@ -40,8 +40,10 @@ def _git(*arguments: str) -> str:
 
 
 def cpu() -> str:
-    """The name of the processor."""
+    """The name of the processor, and where Linux tells them its family and model, since many are named alike."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n") if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in said:
+        return platform.processor()
+    return f"{said['model name']}, family {said.get('cpu family', '?')}, model {said.get('model', '?')}"

@@ -193,10 +193,10 @@ class _Chunked(torch.autograd.Function):
                 grad = grad.to(dtype)
                 if grad_h is not None:
                     grad_h[:, rows] = linear(grad, w.t()).unflatten(0, (passes, -1))
-                if grad_w is not None and dtype == torch.float32 and not suits(part):
+                if grad_w is not None and dtype == torch.float32 and not suits(part, w):
                     grad_w.addmm_(grad.t(), part)
                 elif grad_w is not None:
-                    grad_w += weight_grad(grad, part) if suits(part) else grad.t() @ part
+                    grad_w += weight_grad(grad, part) if suits(part, w) else grad.t() @ part
         if any(grads):
             ctx.save_for_backward(None if grad_h is None else grad_h.flatten(0, 1), grad_w, grad_b)
             ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype

@@ -1,11 +1,13 @@
-"""Matrix products with weights in fp32 on a CPU, by oneDNN where the processor has AVX-512.
+"""Matrix products with weights in fp32 on a CPU, by oneDNN where that is faster than torch's own library.
 
-torch gives those to a library that uses half the width of processors of some makers; oneDNN, which torch brings along on x86
-and asks for products in bf16, uses it all. What is computed is the same but for rounding. Everything else is torch's: other
-types, other devices, other processors, and products under autocast.
+The latter uses half the width of AVX-512 on processors that are not Intel's; oneDNN, which torch brings along on x86 and asks for
+products in bf16, uses it all. What is computed is the same but for rounding. Everything else is torch's: other types, devices and
+processors, products under autocast, and small ones: oneDNN compiles a product for each number of rows that it meets, which takes
+as long as a small product many times over, and keeps the last thousand of them, up to half a GB.
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+_LARGE = 2**25  # multiplications of a product from which on it gains more than it costs to compile one
+
 
 class Linear(nn.Linear):
-    """torch's linear layer, [..., D] -> [..., D'], by the faster of both libraries."""
+    """torch's linear layer, [..., D] -> [..., D'], by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., D] -> [..., D']."""
@@ -23,15 +27,22 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., D], weight [D', D], bias [D'] -> [..., D'], as `F.linear`."""
-    if not (suits(x) and suits(weight)) or torch.is_autocast_enabled("cpu"):
+    """x [..., D], weight [D', D], bias [D'] -> [..., D'], as `F.linear`; there is no second derivative of it."""
+    if not suits(x, weight) or not (bias is None or bias.is_contiguous()):
         return F.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias)
+    return _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
 
 
-def suits(x: Tensor) -> bool:
-    """Whether a product of this tensor with another that suits is oneDNN's."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and has_wide_onednn() and x.numel() > 0
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether the product of x [..., D] and a weight [D', D] is oneDNN's."""
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and x.numel() * len(weight) >= _LARGE
+        and weight.dim() == 2
+        and not torch.is_autocast_enabled("cpu")
+        and has_wide_onednn()
+    )
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -48,8 +59,11 @@ def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
 
 @cache
 def has_wide_onednn() -> bool:
-    """Whether oneDNN is here and the processor has AVX-512. torch makes no promise of the product: so it is tried."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+    """Whether oneDNN is here and the processor has AVX-512 and is not Intel's. torch makes no promise of the product: so it is
+    tried.
+    """
+    about = Path("/proc/cpuinfo")
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not about.exists() or "GenuineIntel" in about.read_text():
         return False
     x, weight = torch.eye(32), torch.arange(1024.0).view(32, 32)
     try:
@@ -60,23 +74,20 @@ def has_wide_onednn() -> bool:
 
 
 class _Linear(torch.autograd.Function):
+    """`linear` of rows [M, D]. What no gradient needs is not kept."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return product(_rows(x), weight, bias).view(*x.shape[:-1], -1)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows = _rows(grad)
-        of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
-            product(rows, weight.t()).view_as(x) if of_x else None,
-            weight_grad(rows, _rows(x)) if of_weight else None,
-            rows.sum(dim=0) if of_bias else None,
+            None if weight is None else product(grad, weight.t()),
+            None if x is None else weight_grad(grad, x),
+            grad.sum(dim=0) if ctx.needs_input_grad[2] else None,
         )
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1])

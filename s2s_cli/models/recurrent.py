@@ -115,7 +115,7 @@ def _by_row(cells: Tensor | Cells) -> Cells:
 def _run_position(layer: nn.RNNBase, x: Tensor, first: Cells) -> Cells:
     """The cells after one position more, x [N, E], in one direction; by torch's function where the products are torch's too."""
     (w_in, b_in), (w_state, b_state) = (layer.weight_ih_l0, layer.bias_ih_l0), (layer.weight_hh_l0, layer.bias_hh_l0)
-    if not suits(x) or torch.is_autocast_enabled("cpu"):
+    if not suits(x, w_in):  # type: ignore[arg-type]
         state = first if len(first) > 1 else first[0]
         after = _POSITION[layer.mode](x, state, w_in, w_state, b_in, b_state)  # type: ignore[operator]
         return after if isinstance(after, tuple) else (after,)

@@ -22,11 +22,12 @@ SIZES = st.integers(1, 40)
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch) -> list[tuple[int, ...]]:
-    """Products by oneDNN, whatever the processor; their shapes are what this gives."""
+    """Products by oneDNN, whatever the processor and the size; their shapes are what this gives."""
     torch.manual_seed(1)
     found: list[tuple[int, ...]] = []
     product = products.product
     monkeypatch.setattr(products, "has_wide_onednn", lambda: True)
+    monkeypatch.setattr(products, "_LARGE", 1)
     monkeypatch.setattr(products, "product", lambda x, *more: [found.append(tuple(x.shape)), product(x, *more)][1])
     return found
 
@@ -34,7 +35,7 @@ def calls(monkeypatch) -> list[tuple[int, ...]]:
 def both_ways(compute: Callable[[], Tensor], *of: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The value and the gradients by oneDNN, and by torch's own products."""
     ways = []
-    for suits in (products.suits, lambda x: False):
+    for suits in (products.suits, lambda x, weight: False):
         with pytest.MonkeyPatch.context() as patch:
             for room in (products, heads, Stack.forward.__globals__):
                 patch.setitem(room if isinstance(room, dict) else vars(room), "suits", suits)
@@ -99,4 +100,24 @@ def test_other_types_go_to_torch(calls):
     wide = layer.to(torch.float64)
     torch.testing.assert_close(wide(x.double()), F.linear(x.double(), wide.weight, wide.bias))
     assert linear(torch.empty(0, 4), torch.randn(5, 4)).shape == (0, 5)
+    bias = torch.tensor([2.0]).expand(5)  # oneDNN would read five numbers in a row
+    torch.testing.assert_close(linear(x, torch.zeros(5, 4), bias), bias.expand(3, 5))
     assert calls == []
+
+
+def test_small_products_go_to_torch(calls, monkeypatch):
+    monkeypatch.setattr(products, "_LARGE", 100)
+    linear(torch.randn(3, 2, 4), torch.randn(4, 4))
+    assert calls == []
+    linear(torch.randn(3, 3, 4), torch.randn(4, 4))
+    assert calls == [(9, 4)]
+
+
+@ONEDNN
+def test_what_is_frozen_is_not_kept_for_its_gradient(calls):
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: [kept.append(x.numel()), x][1], lambda x: x):
+        layer, x = Linear(4, 5).requires_grad_(False), torch.randn(3, 4, requires_grad=True)
+        layer(x).relu_().sum().backward()
+    assert x.numel() not in kept
+    assert calls == [(3, 4), (3, 5)]

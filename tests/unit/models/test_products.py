@@ -105,6 +105,7 @@ def test_other_types_go_to_torch(calls):
     assert calls == []
 
 
+@ONEDNN
 def test_small_products_go_to_torch(calls, monkeypatch):
     monkeypatch.setattr(products, "_LARGE", 100)
     linear(torch.randn(3, 2, 4), torch.randn(4, 4))

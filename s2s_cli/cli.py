@@ -179,7 +179,7 @@ def _kind(annotation: Any) -> tuple[Any, str | None]:
         return list[inner_kind], metavar or f"<{inner_kind.__name__.lower()}>"  # type: ignore[valid-type]
     if issubclass(annotation, Duration):
         return str, "<time>"
-    return annotation, None
+    return annotation, "<path>" if annotation is Path else None
 
 
 def _model_flag(name: str) -> tuple[str | None, str]:
@@ -196,6 +196,13 @@ def _model_flag(name: str) -> tuple[str | None, str]:
     else:
         note = ", ".join(f"default of {family} {value}" for family, value in defaults.items())
     return "|".join(choices) or None, f" ({note})" if note else ""
+
+
+def _path(text: str) -> Path:
+    """A flag's value as a path; an empty one would be the current folder."""
+    if not text:
+        raise typer.BadParameter("is empty, and no path (was a variable empty?)")
+    return Path(text)
 
 
 def _shown(value: Any) -> str:
@@ -222,6 +229,7 @@ def _parameter(section: str, name: str, info: Any) -> inspect.Parameter:
         help=f"{info.description}{note}",
         metavar=metavar if flag.startswith("-") else flag,
         show_default=False,
+        parser=_path if kind in (Path, list[Path]) else None,
         rich_help_panel=_TITLES.get(section, "Settings") if flag.startswith("-") else None,
     )
     return inspect.Parameter(
@@ -262,7 +270,10 @@ def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Ca
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                Path | None, typer.Option("--config", "-c", help="Settings file (default s2s.yaml, if there).")
+                Path | None,
+                typer.Option(
+                    "--config", "-c", parser=_path, metavar="<path>", help="Settings file (default s2s.yaml, if there)."
+                ),
             ],
         ),
     ]

@@ -17,8 +17,10 @@ from s2s_cli.training.update import Updater, is_out_of_memory
 _SAMPLE = 8  # batches that speed is measured over, after one that warms up
 
 
-def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> None:
-    """Print sizes, memory, updates an epoch, and the time of an epoch and of the run, measured on a few batches."""
+def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime, reports: list[str]) -> None:
+    """Print sizes, `reports` of first weights, memory, updates an epoch, and the time of an epoch and of the run, measured on a
+    few batches.
+    """
     settings, model = config.train, learner.model
     noise = Noise.of(config.noise, dataset.vocabs, settings.seed)
     stream = TrainStream(
@@ -52,6 +54,8 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     average = weights if learner.average is not None else 0
     per_update = num_tokens / num_sampled * settings.accumulate * runtime.world
     print(f"model       {config.model.family}, {num_parameters(model):,} parameters; {runtime}")
+    for report in reports:
+        print(f"begins with {report}")
     print(f"data        {len(dataset.train):,} training pairs, {len(dataset.valid):,} for validation")
     print(
         f"memory      weights {_mib(weights)}, gradients {_mib(weights)}, optimizer {_mib(state)}"

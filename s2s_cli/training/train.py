@@ -44,7 +44,9 @@ def train(config: Config) -> None:
         _check_deterministic(config, runtime)
         if settings.dry_run:
             learner = _fresh_learner(config, dataset, runtime)
-            dry_run(_with_batch_tokens(config, dataset, learner, runtime), dataset, learner, runtime)
+            with runtime.step():
+                reports = first_weights(learner.model, dataset.vocabs, settings)
+            dry_run(_with_batch_tokens(config, dataset, learner, runtime), dataset, learner, runtime, reports)
             return
         with StopSignal() as stop, hold(settings.run, runtime):
             with stop.at_once("stopped before the first update; the same command goes on from here"):

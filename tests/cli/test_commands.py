@@ -236,6 +236,15 @@ def test_dry_run_writes_nothing(s2s: Zygote, home: Path, tmp_path: Path) -> None
         assert word in done.out
 
 
+def test_a_dry_run_reads_what_the_run_would_begin_with(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    options = ["train", *TINY, "--data", home / "data-bin", "--dry-run", "--init-from"]
+    done = s2s.run(*options, run, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert f"\nbegins with weights from {run.resolve()}".encode() in done.out, done.out
+    wrong = s2s.run(*options, run, "--dim", 16, cwd=tmp_path)
+    assert wrong.code == 2 and "give this model the settings of that one" in wrong.err
+
+
 def test_init_from(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
     """With the same vocabulary, the run begins with the other's weights; with another one, with those of common pieces."""
     options = [*TINY, "--max-updates", 1, "--lr", 1e-9, "--init-from", run]

@@ -41,14 +41,23 @@ def train(
     """A model of at most `size` pieces rounded up to a multiple of 8, the same for the same text.
 
     It normalises nothing and keeps every space. `symbols` are pieces wherever they stand in text, `reserved` nowhere.
-    ConfigError if not even characters and special pieces fit, DataError if there is no text.
+    ConfigError if not even characters and special pieces fit, DataError if there is no text. What `lines` raises passes.
     """
     if kind == "byte":
         lines, size, byte_fallback = [" "], 4 + 256 + 1 + len(symbols) + len(reserved), True
     model = io.BytesIO()
+    raised: list[BaseException] = []  # by `lines`; SentencePiece makes a RuntimeError of all, a signal's exceptions too
+
+    def read() -> Iterator[str]:
+        try:
+            yield from short(lines, kind)
+        except (Exception, KeyboardInterrupt) as error:
+            raised.append(error)
+            raise
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=short(lines, kind),
+            sentence_iterator=read(),
             model_writer=model,
             model_type="char" if kind == "byte" else kind,
             vocab_size=size,
@@ -67,6 +76,8 @@ def train(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if raised:
+            raise raised[0] from None
         raise _training_error(str(error), size) from None
     return pad(model.getvalue())
 

@@ -242,7 +242,8 @@ def test_a_dry_run_reads_what_the_run_would_begin_with(s2s: Zygote, home: Path, 
     assert done.code == 0, done.err
     assert f"\nbegins with weights from {run.resolve()}".encode() in done.out, done.out
     wrong = s2s.run(*options, run, "--dim", 16, cwd=tmp_path)
-    assert wrong.code == 2 and "give this model the settings of that one" in wrong.err
+    assert wrong.code == 2
+    assert "give this model the settings of that one" in wrong.err
 
 
 def test_init_from(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:

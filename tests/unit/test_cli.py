@@ -95,4 +95,5 @@ def test_app_is_typer() -> None:
 @pytest.mark.parametrize("flags", [["train", "--run"], ["train", "-c"], ["preprocess", "--train-src"], ["plot"]])
 def test_an_empty_path_is_a_mistake_and_not_the_current_folder(flags: list[str]) -> None:
     result = CliRunner().invoke(cli.app(), [*flags, ""])
-    assert result.exit_code == 2 and "is empty, and no path (was a variable empty?)" in result.output
+    assert result.exit_code == 2
+    assert "is empty, and no path (was a variable empty?)" in result.output

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_cli.data.vocab import PAD, TextRules, Vocab, Vocabs, read_model, reuse
-from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.errors import ConfigError, DataError, Interrupted
 
 KINDS = ("bpe", "unigram", "char", "word", "byte")
 TEXT = st.one_of(
@@ -122,6 +123,21 @@ def test_what_cannot_be_trained_is_said() -> None:
         Vocab.train(["", ""], size=400)
     with pytest.raises(ConfigError, match="vocab_size 100 is too small"):
         Vocab.train(["a b c"], size=100)
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("train.de:7: bad"), Interrupted(15, "terminated"), KeyboardInterrupt()], ids=repr
+)
+def test_what_ends_the_reading_of_text_ends_training_as_itself(error: BaseException) -> None:
+    """A signal too: SentencePiece would tell of all as of faults of its own."""
+
+    def lines() -> Iterator[str]:
+        yield from sentences(50)
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        Vocab.train(lines(), size=400)
+    assert raised.value is error
 
 
 def test_unknown_pieces_show_without_byte_fallback() -> None:

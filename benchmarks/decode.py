@@ -38,7 +38,7 @@ from s2s_cli.models.positions import sinusoidal_positions
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
-from s2s_cli.search.translator import batched
+from s2s_cli.search.translator import SEARCH_TOKENS, batched
 from s2s_cli.search.workers import Workers
 
 try:
@@ -156,7 +156,9 @@ def ours(
     workers = Workers(search, options.threads)
 
     def run(sources: Batch) -> list[list[int]]:
-        batches = batched(range(len(sources)), lambda i: len(sources[i]), settings, settings.beam, options.threads)
+        batches = batched(
+            range(len(sources)), lambda i: len(sources[i]), SEARCH_TOKENS["cpu"], settings.beam, options.threads
+        )
         outputs: list[list[int]] = [[] for _ in sources]
         for number, found in workers.each([([sources[i] for i in batch],) for batch in batches]):
             for i, ids in zip(batches[number], found, strict=True):

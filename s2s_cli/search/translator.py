@@ -42,9 +42,8 @@ from s2s_cli.search.workers import Workers
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
 _SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
-_AT_ONCE = (
-    4096  # pieces of a given output, beyond which one pass over all pairs of its positions would need too much memory
-)
+SEARCH_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a batch, unless told; with more, a wide model is slower on a CPU
+_AT_ONCE = 4096  # pieces of a given output, beyond which one pass over all pairs of its positions needs too much memory
 _ROUNDS = 4  # batches at least that each of several processes gets of a window
 
 
@@ -245,7 +244,8 @@ class Translator:
         found: dict[int, list[Output]] = {}
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
-        batches = batched(places, lambda i: _length(units[i]) + 1, self.settings, rows, self.workers.num)
+        budget = self.settings.search_tokens or SEARCH_TOKENS[self.runtime.device.type]
+        batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
         scores = scores or judge is not None or settings.nbest > 1
         for number, hypotheses in self.workers.each(
             [([units[i] for i in batch], settings, scores) for batch in batches]
@@ -357,12 +357,11 @@ class Translator:
 
 
 def batched(
-    places: Sequence[int], length: Callable[[int], int], settings: SearchSettings, rows: int, workers: int
+    places: Sequence[int], length: Callable[[int], int], budget: int, rows: int, workers: int
 ) -> list[list[int]]:
-    """`places`, from the longest to the shortest, in batches of no more positions times `rows` hypotheses than the settings say,
-    and smaller ones where some of so many workers would have nothing to do.
+    """`places`, from the longest to the shortest, in batches of no more than `budget` positions times `rows` hypotheses, and
+    smaller ones where some of so many workers would have nothing to do.
     """
-    budget = settings.search_tokens
     if workers > 1:
         budget = min(budget, max(_SMALL, rows * sum(map(length, places)) // (_ROUNDS * workers)))
     batches: list[list[int]] = []

@@ -96,8 +96,7 @@ def test_batches_hold_what_they_may_and_everything_once() -> None:
     lengths = sorted([3, 9, 14, 15, 40, 1, 1, 200, 7, 7, 7] * 100, reverse=True)
     for workers in (1, 2, 8):
         for rows in (1, 5):
-            settings = SearchSettings(search_tokens=4096)
-            batches = batched(range(len(lengths)), lengths.__getitem__, settings, rows, workers)
+            batches = batched(range(len(lengths)), lengths.__getitem__, 4096, rows, workers)
             assert [i for batch in batches for i in batch] == list(range(len(lengths)))
             assert all(len(b) == 1 or len(b) * lengths[b[0]] * rows <= 4096 for b in batches)
             assert len(batches) >= workers

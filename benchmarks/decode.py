@@ -26,6 +26,8 @@ from pathlib import Path
 
 import torch
 from conditions import ROOT, conditions
+from peers.clock import PIECES
+from peers.ctranslate2 import Engine as CTranslate2
 
 from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
 from s2s_cli.config import SearchSettings, TransformerSettings
@@ -52,8 +54,7 @@ SHAPES = {
     "base": {"encoder_layers": 6, "decoder_layers": 6, "dim": 512, "heads": 8, "ffn_dim": 2048},
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
-VOCAB, PIECES = 8000, 16
-COMPUTE = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8_float32"}  # CTranslate2's names
+VOCAB = 8000
 Batch = list[list[int]]
 Engine = Callable[[Batch], list[list[int]]]
 
@@ -109,30 +110,6 @@ def to_ctranslate2(model: Transformer, specials: Specials, folder: Path) -> None
     spec.validate()
     spec.optimize(quantization=None)
     spec.save(str(folder))
-
-
-def theirs(folder: str, options: argparse.Namespace, specials: Specials, settings: SearchSettings) -> Engine:
-    """CTranslate2: threads that each translate batches."""
-    kind = COMPUTE[options.precision]
-    if kind not in ctranslate2.get_supported_compute_types("cpu"):  # it has bf16 on few processors
-        kind = COMPUTE["fp32"]
-    translator = ctranslate2.Translator(folder, compute_type=kind, intra_threads=1, inter_threads=options.threads)
-    fixed = options.model is None
-    lengths = {"min_decoding_length": PIECES, "max_decoding_length": PIECES} if fixed else {"max_decoding_length": 256}
-    arguments = {
-        "beam_size": settings.beam,
-        "max_input_length": 0,
-        "length_penalty": settings.alpha,
-        "suppress_sequences": [[str(i)] for i in specials.banned],
-        "max_batch_size": 64,
-        **lengths,
-    }
-
-    def run(sources: Batch) -> list[list[int]]:
-        found = translator.translate_batch([[str(i) for i in ids] for ids in sources], **arguments)
-        return [[int(piece) for piece in one.hypotheses[0]] for one in found]
-
-    return run
 
 
 def ours(
@@ -215,7 +192,10 @@ def compare(options: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         if ctranslate2 is not None:
             to_ctranslate2(model, specials, Path(folder))
-            engines["ctranslate2"] = theirs(folder, options, specials, settings)
+            theirs = CTranslate2(Path(folder), options.precision, options.threads)
+            engines["ctranslate2"] = lambda sources: theirs.outputs(
+                sources, settings.beam, options.model is None, specials.banned
+            )
         results = measure(engines, sources, options.turns)
     outputs = [results[name].pop("outputs") for name in engines]
     names = ("shape", "beam", "precision", "model", "sentences", "threads", "turns")
@@ -237,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--precision", choices=COMPUTE, default="fp32")
+    parser.add_argument("--precision", choices=DTYPES, default="fp32")
     parser.add_argument("--all", action="store_true", help="every shape, beam and precision")
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="workers of each engine")
@@ -264,7 +244,7 @@ def main() -> None:
     reports = []
     for shape in SHAPES if options.all and options.model is None else [options.shape]:
         for beam in (1, 5) if options.all else (options.beam,):
-            for precision in COMPUTE if options.all else [options.precision]:
+            for precision in DTYPES if options.all else [options.precision]:
                 options.shape, options.beam, options.precision = shape, beam, precision
                 reports.append(compare(options))
     if options.out:

@@ -121,6 +121,41 @@ def decode(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def translate(results: dict[str, Result]) -> list[str]:
+    """Speed without load, whole commands, and memory, by shape and beam."""
+    lines = [
+        "| model | beam | toolkit | output tokens/s | whole command | peak memory | rounds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        for row in result["engines"] if result["benchmark"] == "translate" else []:
+            engine = row["engine"].removesuffix(":fp32") if not row["engine"].startswith(OURS) else row["engine"]
+            cells = [model_of(name), str(row["beam"]), engine.replace(":", ", "), spread(row["pieces_per_second"])]
+            cells += [
+                f"{spread(row['whole_seconds'], '.1f')} s",
+                f"{row['peak_mb']['median']:,.0f} MB",
+                str(row["rounds"]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def translate_ratios(results: dict[str, Result]) -> list[str]:
+    """Ours beside the best of the toolkits in PyTorch."""
+    lines = ["| model | beam | ours | output tokens/s | whole command |", "| --- | --- | --- | --- | --- |"]
+    for name, result in results.items():
+        for row in result["ratios"] if result["benchmark"] == "translate" else []:
+            cells = [model_of(name), str(row["beam"]), row["engine"].removeprefix(f"{OURS}:")]
+            cells += [f"{row['speed']:.2f} × {row['beside']}", f"{row['whole']:.2f} × {row['whole_beside']}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def model_of(name: str) -> str:
+    """What a result file of translating is about."""
+    return name.removeprefix("translate_").replace("model", "tiny, its own lengths")
+
+
 def rounding(results: dict[str, Result]) -> list[str]:
     """Lines that differ from what the same arithmetic gives in other batches, and from fp32."""
     rows = [row for result in results.values() if result["benchmark"] == "rounding" for row in result["results"]]
@@ -140,6 +175,8 @@ TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "startup": startup,
     "growth": growth,
     "decode": decode,
+    "translate": translate,
+    "translate-ratios": translate_ratios,
     "rounding": rounding,
 }
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 RESULT = "RESULT "  # begins the line that a process ends with
 LABEL_SMOOTHING = 0.1
 PEAK_RATE, WARM_UP = 1e-3, 100  # a line up, and constant from there
+PIECES = 16  # of every output, where a model knows nothing
+SENTENCES = 64  # of a batch that is translated
 SPECIALS = 4  # <pad> <unk> <s> </s> head our vocabulary; the others have their own, and take the pieces after them
 
 
@@ -44,6 +47,9 @@ class Task:
 
     With `loss_after`, it trains so many updates and then measures the loss of the validation text, in place of the time. It
     begins with the weights and reads the batches that ours left in `start`: what differs then is the toolkit.
+
+    With `beam`, it translates the test text by the model that a process with `begin` has left in `work`, or the run of ours that
+    `model` names: one that knows nothing and is made to write `PIECES` pieces a line, or, if not `fixed`, as many as it likes.
     """
 
     peer: str
@@ -56,6 +62,10 @@ class Task:
     seed: int = 1
     loss_after: int = 0
     dropout: bool = True
+    begin: bool = False
+    beam: int = 0
+    model: str = ""
+    fixed: bool = True
 
     @property
     def size(self) -> Shape:
@@ -86,6 +96,11 @@ class Task:
         """Text in pieces with spaces between: train.en, valid.de, …"""
         return Path(self.text) / "pieces" / name
 
+    def sources(self) -> Path:
+        """The test text in pieces, longest lines first, for toolkits that take lines as they come."""
+        text = sorted(lines(self.pieces("test.en")), key=lambda line: -len(line.split()))
+        return self.file("test.en", "".join(f"{line}\n" for line in text))
+
     def vocabulary(self) -> list[str]:
         """The pieces themselves, without special ones."""
         return lines(Path(self.text) / "vocabulary.txt")[SPECIALS:]
@@ -100,6 +115,22 @@ class Task:
         task = cls(**json.loads(sys.argv[1]))
         Path(task.work).mkdir(parents=True, exist_ok=True)
         return task
+
+
+def act(train: Callable[[Task], None], begin: Callable[[Task], None], translate: Callable[[Task], None]) -> None:
+    """Do what this process was started for."""
+    task = Task.given()
+    if task.begin:
+        try:
+            begin(task)
+        except SystemExit as end:
+            if end.code:
+                raise
+        finish()
+    elif task.beam:
+        translate(task)
+    else:
+        train(task)
 
 
 def lines(path: Path) -> list[str]:
@@ -129,6 +160,28 @@ class Clock:
         seconds, cpu = (ticks[-1][i] - ticks[0][i] for i in (0, 1))
         num_src, num_tgt = (sum(tick[i] for tick in ticks[:-1]) for i in (2, 3))
         return rates(len(ticks) - 1, seconds, num_src, num_tgt) | {"cores_used": round(cpu / seconds, 2)}
+
+
+class Spent:
+    """Time that passes in the function that searches, which is called for each batch: loading and writing are left out."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, search: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def timed(*args: Any, **options: Any) -> Any:
+            begun = time.perf_counter()
+            found = search(*args, **options)
+            self.seconds += time.perf_counter() - begun
+            return found
+
+        return timed
+
+    def finish(self, outputs: Sequence[Sequence[str]]) -> NoReturn:
+        """With what came out, in pieces."""
+        finish(sentences=len(outputs), pieces=sum(map(len, outputs)), seconds=round(self.seconds, 4))
 
 
 def rates(updates: int, seconds: float, num_src: int, num_tgt: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The environments: a folder for each toolkit, made by plain pip; and how a process in one is started and watched."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from peers.clock import RESULT, Task
 
 PEERS = ("s2s", "transformers", "fairseq", "marian", "opennmt", "eole", "joeynmt", "sockeye")
+OURS = ("s2s", "ctranslate2")  # in the environment that runs this
 INTERVAL = 0.1  # seconds between two looks at a process's memory
 
 
@@ -29,14 +31,14 @@ def peer(name: str) -> ModuleType:
 
 
 def python(folder: Path, name: str) -> Path:
-    """The interpreter that has a toolkit; ours is the one that runs this."""
-    return Path(sys.executable) if name == "s2s" else folder / "environments" / name / "bin" / "python"
+    """The interpreter that has a toolkit; ours, which has CTranslate2 too, is the one that runs this."""
+    return Path(sys.executable) if name in OURS else folder / "environments" / name / "bin" / "python"
 
 
 def install(folder: Path, name: str) -> None:
     """Make the environment of a toolkit, unless it is there. All have our version of torch."""
     program, done = python(folder, name), folder / "environments" / name / "installed.json"
-    if name == "s2s" or done.exists():
+    if name in OURS or done.exists():
         return
     home = done.parent
     print(f"installing {name} in {home}", file=sys.stderr, flush=True)
@@ -52,15 +54,15 @@ def install(folder: Path, name: str) -> None:
 
 def versions(folder: Path, name: str) -> dict[str, str]:
     """Versions of a toolkit and of what it stands on."""
-    if name == "s2s":
-        return {package: version(package) for package in ("s2s-cli", "torch", "numpy")}
+    if name in OURS:
+        return {package: version(package) for package in (peer(name).PACKAGE, "torch", "numpy")}
     return json.loads((folder / "environments" / name / "installed.json").read_text(encoding="utf-8"))
 
 
 def environment(task: Task) -> dict[str, str]:
     """The variables of a task's process: it finds `peers`, and ours this checkout; it has so many threads, and no network."""
     home = Path(__file__).parents[1]
-    path = os.pathsep.join([str(home), str(home.parent)] if task.peer == "s2s" else [str(home)])
+    path = os.pathsep.join([str(home), str(home.parent)] if task.peer in OURS else [str(home)])
     return os.environ | {
         "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",
@@ -72,18 +74,21 @@ def environment(task: Task) -> dict[str, str]:
 
 
 def run(folder: Path, task: Task, limit: float) -> dict[str, Any]:
-    """What a task's process found, and its peak memory. Raises SystemExit, with the end of its log, where it fails."""
+    """What a task's process found, its peak memory, and its time from start to end. Raises SystemExit, with the end of its log,
+    where it fails.
+    """
     command = [python(folder, task.peer), "-W", "ignore", "-m", f"peers.{task.peer}", task.dump()]
-    log = task.file("log")
+    log, begun = task.file("log"), time.perf_counter()
     with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment(task), cwd=task.work)
         peak = watch(process, limit)
+    whole = round(time.perf_counter() - begun, 2)
     text = log.read_text(encoding="utf-8", errors="replace")
     found = [line for line in text.split("\n") if line.startswith(RESULT)]
     if not found:
         tail = "\n".join(text.split("\n")[-20:])
         sys.exit(f"{task.peer} ended with exit code {process.returncode} and without a result: {log}\n{tail}")
-    return json.loads(found[-1].removeprefix(RESULT)) | {"peak_mb": round(peak / 2**20)}
+    return json.loads(found[-1].removeprefix(RESULT)) | {"peak_mb": round(peak / 2**20), "whole_seconds": whole}
 
 
 def watch(process: subprocess.Popen, limit: float) -> int:
@@ -94,7 +99,8 @@ def watch(process: subprocess.Popen, limit: float) -> int:
     try:
         while process.poll() is None and time.monotonic() - begun < limit:
             peak = max(peak, resident(process.pid))
-            time.sleep(INTERVAL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(INTERVAL)
     finally:
         process.kill()
         process.wait()

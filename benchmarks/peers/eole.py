@@ -1,7 +1,7 @@
 """eole, the successor of OpenNMT-py, with the same models and most of its settings."""
 
 from peers import opennmt
-from peers.clock import Clock, Task
+from peers.clock import SENTENCES, Clock, Spent, Task, act, lines
 
 PACKAGE = "eole"
 INSTALL = (
@@ -58,6 +58,49 @@ def config(task: Task) -> dict:
     return opennmt.text(task) | {"training": training, "model": model}
 
 
+def begin(task: Task) -> None:
+    """A model of one update."""
+    import sys
+
+    import yaml
+    from eole.bin.main import main
+
+    settings = config(task)
+    settings["training"] |= opennmt.ONE_UPDATE
+    sys.argv = ["eole", "train", "-config", str(task.file("train.yaml", yaml.safe_dump(settings)))]
+    main()
+
+
+def translate(task: Task) -> None:
+    """Its own command."""
+    import sys
+
+    import torch
+    import yaml
+
+    torch.set_num_threads(task.threads)
+    from eole.bin.main import main
+    from eole.predict.inference import Inference
+
+    spent, output = Spent(), task.file("output")
+    Inference._predict = spent.around(Inference._predict)
+    settings = {
+        "model_path": [str(task.file("model"))],
+        "src": str(task.sources()),
+        "output": str(output),
+        "beam_size": task.beam,
+        "batch_size": SENTENCES,
+        "batch_type": "sents",
+        "world_size": 1,
+        "gpu_ranks": [],
+        "compute_dtype": "fp32",
+    }
+    settings |= opennmt.FIXED
+    sys.argv = ["eole", "predict", "-config", str(task.file("predict.yaml", yaml.safe_dump(settings)))]
+    main()
+    spent.finish([line.split() for line in lines(output)])
+
+
 def train(task: Task) -> None:
     """Its own command, timed at each update."""
     import sys
@@ -82,4 +125,4 @@ def train(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    train(Task.given())
+    act(train, begin, translate)

@@ -2,7 +2,7 @@
 attention, which feeds its output to the next step.
 """
 
-from peers.clock import LABEL_SMOOTHING, Clock, Task
+from peers.clock import LABEL_SMOOTHING, PIECES, SENTENCES, Clock, Spent, Task, act, lines
 
 PACKAGE = "fairseq-fixed"
 INSTALL = (
@@ -28,14 +28,15 @@ def binarized(task: Task) -> str:
     """The folder of its own form of the text."""
     import sys
 
-    folder = task.file("../data-bin").resolve()
-    if (folder / "train.en-de.en.bin").exists():
+    folder = task.file("../binary").resolve()
+    if (folder / "test.en-de.en.bin").exists():
         return str(folder)
     from fairseq_cli.preprocess import cli_main
 
     vocabulary = task.file("vocabulary.txt", "".join(f"{piece} 1\n" for piece in task.vocabulary()))
     sys.argv = ["fairseq-preprocess", "-s", "en", "-t", "de", "--joined-dictionary", "--srcdict", str(vocabulary)]
     sys.argv += ["--trainpref", str(task.pieces("train")), "--validpref", str(task.pieces("valid"))]
+    sys.argv += ["--testpref", str(task.pieces("test"))]
     sys.argv += ["--destdir", str(folder), "--workers", "1"]
     cli_main()
     return str(folder)
@@ -57,6 +58,50 @@ def architecture(task: Task) -> list[str]:
     return flags
 
 
+def flags(task: Task) -> list:
+    """Of its command that trains."""
+    found = [binarized(task), *architecture(task), "--cpu", "--seed", task.seed]
+    found += ["--optimizer", "adam", "--adam-betas", "(0.9,0.98)", "--clip-norm", 1.0, "--lr", 0.002]
+    found += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", 1000, "--num-workers", 0, "--log-format", "none"]
+    found += ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", LABEL_SMOOTHING]
+    return [*found, "--disable-validation", "--save-dir", task.file("model")]
+
+
+def begin(task: Task) -> None:
+    """A model of one update."""
+    import sys
+
+    from fairseq_cli.train import cli_main
+
+    sys.argv = ["fairseq-train", *map(str, flags(task)), "--max-tokens", "256", "--max-update", "1"]
+    sys.argv += ["--no-epoch-checkpoints"]
+    cli_main()
+
+
+def translate(task: Task) -> None:
+    """Its own command, which sorts by length itself."""
+    import sys
+
+    import torch
+
+    torch.set_num_threads(task.threads)
+    load = torch.load
+    torch.load = lambda *args, **options: load(*args, **{"weights_only": False, **options})  # its models are pickles
+    data = binarized(task)
+    from fairseq.tasks.translation import TranslationTask
+    from fairseq_cli.generate import cli_main
+
+    spent = Spent()
+    TranslationTask.inference_step = spent.around(TranslationTask.inference_step)
+    command = ["fairseq-generate", data, "--path", task.file("model/checkpoint_last.pt"), "--cpu", "--num-workers", 0]
+    command += ["--beam", task.beam, "--batch-size", SENTENCES, "--required-batch-size-multiple", 1]
+    command += ["--max-len-a", 0, "--max-len-b", PIECES, "--min-len", PIECES, "--results-path", task.file("outputs")]
+    sys.argv = [str(word) for word in command]
+    cli_main()
+    told = lines(task.file("outputs/generate-test.txt"))
+    spent.finish([line.split("\t")[2].split() for line in told if line.startswith("H-")])
+
+
 def train(task: Task) -> None:
     """Its own command, timed at each update."""
     import sys
@@ -64,7 +109,7 @@ def train(task: Task) -> None:
     import torch
 
     torch.set_num_threads(task.threads)
-    data = binarized(task)
+    command = flags(task)
     from fairseq.trainer import Trainer
     from fairseq_cli.train import cli_main
 
@@ -76,14 +121,9 @@ def train(task: Task) -> None:
         return step(self, samples, *args, **options)
 
     Trainer.train_step = timed
-    flags = [data, *architecture(task), "--max-tokens", task.batch_tokens, "--cpu", "--seed", task.seed]
-    flags += ["--optimizer", "adam", "--adam-betas", "(0.9,0.98)", "--clip-norm", 1.0, "--lr", 0.002]
-    flags += ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", 1000, "--num-workers", 0, "--log-format", "none"]
-    flags += ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", LABEL_SMOOTHING]
-    flags += ["--disable-validation", "--no-save", "--save-dir", task.file("model")]
-    sys.argv = ["fairseq-train", *map(str, flags)]
+    sys.argv = ["fairseq-train", *map(str, command), "--max-tokens", str(task.batch_tokens), "--no-save"]
     cli_main()
 
 
 if __name__ == "__main__":
-    train(Task.given())
+    act(train, begin, translate)

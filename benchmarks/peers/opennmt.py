@@ -2,7 +2,7 @@
 with general attention, which feeds its output to the next step.
 """
 
-from peers.clock import LABEL_SMOOTHING, Clock, Task
+from peers.clock import LABEL_SMOOTHING, PIECES, SENTENCES, Clock, Spent, Task, act, lines
 
 PACKAGE = "OpenNMT-py"
 INSTALL = (
@@ -22,6 +22,8 @@ INSTALL = (
 FAMILIES = ("transformer", "lstm")
 PRECISIONS = ("fp32",)
 PAD = 1
+ONE_UPDATE = {"train_steps": 1, "save_checkpoint_steps": 1, "batch_size": 256}  # a model that knows nothing
+FIXED = {"min_length": PIECES, "max_length": PIECES, "max_length_ratio": 0}
 
 
 def text(task: Task) -> dict:
@@ -84,6 +86,39 @@ def config(task: Task) -> dict:
     return found | {"param_init": 0, "param_init_glorot": True, "max_relative_positions": 0}
 
 
+def begin(task: Task) -> None:
+    """A model of one update."""
+    import sys
+
+    import yaml
+    from onmt.bin.train import main
+
+    sys.argv = ["onmt_train", "-config", str(task.file("train.yaml", yaml.safe_dump(config(task) | ONE_UPDATE)))]
+    main()
+
+
+def translate(task: Task) -> None:
+    """Its own command."""
+    import sys
+
+    import torch
+
+    torch.set_num_threads(task.threads)
+    load = torch.load
+    torch.load = lambda *args, **options: load(*args, **{"weights_only": False, **options})  # its models are pickles
+    from onmt.bin.translate import main
+    from onmt.translate.translator import Inference
+
+    spent, output = Spent(), task.file("output")
+    Inference._translate = spent.around(Inference._translate)
+    command = ["onmt_translate", "-model", task.file("model_step_1.pt"), "-src", task.sources(), "-output", output]
+    command += ["-beam_size", task.beam, "-batch_size", SENTENCES, "-gpu", -1]
+    command += [word for name, value in FIXED.items() for word in (f"-{name}", value)]
+    sys.argv = [str(word) for word in command]
+    main()
+    spent.finish([line.split() for line in lines(output)])
+
+
 def train(task: Task) -> None:
     """Its own command, timed at each update."""
     import sys
@@ -108,4 +143,4 @@ def train(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    train(Task.given())
+    act(train, begin, translate)

@@ -1,11 +1,12 @@
-"""Ours: `s2s train` itself, timed at each update like the others."""
+"""Ours: `s2s train` itself, timed at each update like the others, and `s2s translate`."""
 
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, PEAK_RATE, WARM_UP, Clock, Task, finish
+from peers.clock import LABEL_SMOOTHING, PEAK_RATE, PIECES, WARM_UP, Clock, Task, act, finish, lines
 
 PACKAGE = "s2s-cli"
 INSTALL = ()
@@ -33,6 +34,50 @@ def config(task: Task) -> dict:
         train |= {"max_updates": task.loss_after, "valid_every": task.loss_after, "valid_metric": "loss"}
         train |= {"lr": PEAK_RATE, "schedule": "constant", "warmup": WARM_UP}
     return {"model": model, "train": train, "runtime": {"precision": task.precision, "threads": task.threads}}
+
+
+def raw(task: Task) -> Path:
+    """The text that is translated, as people write it."""
+    return Path(task.text) / "raw" / "test_2016_flickr.en"
+
+
+def begin(task: Task) -> None:
+    """A model of one update, validated in fp32."""
+    from s2s_cli.__main__ import main
+
+    shutil.rmtree(task.file("run"), ignore_errors=True)
+    settings = config(task)
+    settings["train"] |= {"max_updates": 1, "valid_metric": "loss"}
+    sys.argv = ["s2s", "train", "-c", str(task.file("s2s.yaml", json.dumps(settings)))]
+    main()
+
+
+def translate(task: Task) -> None:
+    """Its own command, from raw text to raw text; the time is all that passes once models are loaded."""
+    from s2s_cli.__main__ import main
+    from s2s_cli.search.translator import Translator
+
+    loaded, have, output = [], Translator._have, task.file("output.jsonl")
+
+    def timed(self, *args, **options):
+        have(self, *args, **options)
+        loaded.append(time.perf_counter())
+
+    Translator._have = timed
+    output.unlink(missing_ok=True)
+    command = ["s2s", "translate", "-m", task.model or task.file("run"), "-i", raw(task), "-o", output]
+    command += ["--format", "jsonl", "--beam", task.beam, "--precision", task.precision, "--threads", task.threads]
+    if task.fixed:
+        command += ["--min-len", PIECES, "--max-len", PIECES]
+    sys.argv = [str(word) for word in command]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+    seconds = time.perf_counter() - loaded[0]
+    outputs = [json.loads(line)["hypotheses"][0]["pieces"] for line in lines(output)]
+    finish(sentences=len(outputs), pieces=sum(map(len, outputs)), seconds=round(seconds, 4))
 
 
 def train(task: Task) -> None:
@@ -72,4 +117,4 @@ def train(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    train(Task.given())
+    act(train, begin, translate)

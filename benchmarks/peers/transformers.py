@@ -9,7 +9,7 @@ import json
 import random
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, SPECIALS, Clock, Task, finish, lines
+from peers.clock import LABEL_SMOOTHING, PIECES, SENTENCES, SPECIALS, Clock, Spent, Task, act, finish, lines
 
 PACKAGE = "transformers"
 INSTALL = (["transformers==5.23.0"],)
@@ -103,6 +103,20 @@ def batches(tgt: list[list[int]], src: list[list[int]], budget: int, seed: int) 
     return found
 
 
+def encoded(task: Task, path: Path) -> list[list[int]]:
+    """Sentences as ids, each with its end."""
+    ids = {piece: i for i, piece in enumerate(task.vocabulary(), SPECIALS)}
+    return [[ids.get(piece, UNK) for piece in line.split()] + [EOS] for line in lines(path)]
+
+
+def padded(rows: list[list[int]], value: int):
+    """Rows as one tensor."""
+    import torch
+
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
 class Training:
     """A model and all that changes it."""
 
@@ -114,24 +128,14 @@ class Training:
         self.torch, self.task, self.model = torch, task, build(task)
         if task.loss_after:
             begin_as_ours(self.model, task.start("weights.safetensors"))
-        self.ids = {piece: i for i, piece in enumerate(task.vocabulary(), SPECIALS)}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0
         )
 
-    def encoded(self, path: Path) -> list[list[int]]:
-        """Sentences as ids, each with its end."""
-        return [[self.ids.get(piece, UNK) for piece in line.split()] + [EOS] for line in lines(path)]
-
-    def padded(self, rows: list[list[int]], value: int):
-        """Rows as one tensor."""
-        width = max(map(len, rows))
-        return self.torch.tensor([row + [value] * (width - len(row)) for row in rows])
-
     def loss(self, src: list[list[int]], tgt: list[list[int]], smoothing: float, reduction: str = "mean"):
         """Cross-entropy of a batch."""
         torch = self.torch
-        x, y = self.padded(src, PAD), self.padded(tgt, IGNORED)
+        x, y = padded(src, PAD), padded(tgt, IGNORED)
         reads = torch.cat([torch.full((len(tgt), 1), START), y[:, :-1].clamp(min=0)], dim=1)
         bf16 = self.task.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
@@ -152,7 +156,7 @@ class Training:
 
     def valid_loss(self) -> float:
         """Nats a target token of the validation text."""
-        src, tgt = (self.encoded(self.task.pieces(f"valid.{side}")) for side in ("en", "de"))
+        src, tgt = (encoded(self.task, self.task.pieces(f"valid.{side}")) for side in ("en", "de"))
         self.model.eval()
         with self.torch.inference_mode():
             total = sum(
@@ -162,10 +166,44 @@ class Training:
         return total / sum(map(len, tgt))
 
 
+def begin(task: Task) -> None:
+    """A model of no update."""
+    import torch
+
+    torch.manual_seed(task.seed)
+    build(task).save_pretrained(task.file("model"))
+
+
+def translate(task: Task) -> None:
+    """What a person writes who translates with it, batches of like length."""
+    import torch
+    from transformers import MarianMTModel
+
+    torch.set_num_threads(task.threads)
+    model, spent = MarianMTModel.from_pretrained(task.file("model")).eval(), Spent()
+    sources, outputs = encoded(task, task.sources()), []
+    pieces = ["<pad>", "<unk>", "<s>", "</s>", *task.vocabulary()]
+    generate = spent.around(model.generate)
+    with torch.inference_mode():
+        for start in range(0, len(sources), SENTENCES):
+            x = padded(sources[start : start + SENTENCES], PAD)
+            found = generate(
+                input_ids=x,
+                attention_mask=(x != PAD).long(),
+                num_beams=task.beam,
+                do_sample=False,
+                max_new_tokens=PIECES,
+                min_new_tokens=PIECES,
+            )
+            outputs += [[pieces[i] for i in ids[1 : PIECES + 1]] for ids in found.tolist()]
+    task.file("output", "".join(" ".join(output) + "\n" for output in outputs))
+    spent.finish(outputs)
+
+
 def train(task: Task) -> None:
     """Until the clock ends it, or so many updates."""
     training = Training(task)
-    src, tgt = (training.encoded(task.pieces(f"train.{side}")) for side in ("en", "de"))
+    src, tgt = (encoded(task, task.pieces(f"train.{side}")) for side in ("en", "de"))
     training.model.train()
     if task.loss_after:
         for number, batch in enumerate(lines(task.start("batches.jsonl")), 1):
@@ -182,4 +220,4 @@ def train(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    train(Task.given())
+    act(train, begin, translate)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import table
 import train
+import translate
 from peers.clock import SHAPES, Clock, Task
 from peers.environments import PEERS, peer
 
@@ -63,6 +64,42 @@ def test_every_toolkit_says_how_it_is_installed_and_what_it_trains(name: str) ->
     assert {shape.family for shape in SHAPES.values()} >= set(module.FAMILIES) > set()
     assert "fp32" in module.PRECISIONS
     assert callable(module.train)
+
+
+@pytest.mark.parametrize("name", sorted({engine.partition(":")[0] for engine in translate.ENGINES}))
+def test_every_toolkit_that_translates_can_make_a_model_for_it(name: str) -> None:
+    assert callable(peer(name).begin)
+    assert callable(peer(name).translate)
+
+
+def translated(engine: str, beam: int, speed: float, whole: float) -> translate.Row:
+    return {"engine": engine, "beam": beam, "pieces_per_second": speed, "whole_seconds": whole, "peak_mb": 100}
+
+
+def test_what_ours_translates_is_held_to_the_best_in_pytorch() -> None:
+    rows = [
+        translated("s2s:fp32", 5, 900.0, 4.0),
+        translated("s2s:fp32", 5, 1100.0, 2.0),
+        translated("ctranslate2:fp32", 5, 2000.0, 1.0),  # not in PyTorch
+        translated("fairseq", 5, 500.0, 9.0),
+        translated("eole", 5, 250.0, 6.0),
+        translated("fairseq", 1, 5000.0, 1.0),  # another beam
+    ]
+    summed = translate.summary(rows)
+    assert [(row["engine"], row["beam"], row["rounds"]) for row in summed][:2] == [
+        ("fairseq", 1, 1),
+        ("s2s:fp32", 5, 2),
+    ]
+    found = translate.ratios(summed)
+    assert found == [
+        {"engine": "s2s:fp32", "beam": 5, "speed": 2.0, "beside": "fairseq", "whole": 2.0, "whole_beside": "eole"}
+    ]
+    results = {"translate_tiny": {"benchmark": "translate", "engines": summed, "ratios": found}}
+    assert (
+        table.translate(results)[3]
+        == "| tiny | 5 | s2s, fp32 | 1,000 (900 to 1,100) | 3.0 (2.0 to 4.0) s | 100 MB | 2 |"
+    )
+    assert table.translate_ratios(results)[2] == "| tiny | 5 | fp32 | 2.00 × fairseq | 2.00 × eole |"
 
 
 def test_engines_are_those_that_have_the_shape() -> None:

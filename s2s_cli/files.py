@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -130,6 +130,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
             before.rename(place)
         for left in (folder, before):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def strangers(folder: Path, names: Collection[str], folders: Collection[str]) -> list[str]:
+    """Files in a folder that are neither of these names nor in one of these folders: somebody put them there."""
+    there = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    own = {*names, ".DS_Store"}  # which macOS's file manager leaves everywhere
+    return sorted(str(path) for path in there if path.parts[0] not in folders and str(path) not in own)
 
 
 def step_aside(path: Path, suffix: str) -> Path:

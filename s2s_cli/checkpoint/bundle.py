@@ -31,7 +31,7 @@ from s2s_cli import __version__
 from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
-from s2s_cli.files import sha256, step_aside, whole_folder
+from s2s_cli.files import sha256, step_aside, strangers, whole_folder
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
 
@@ -126,10 +126,12 @@ def save_bundle(
 ) -> None:
     """Write a bundle at `path`; `write_training` fills the `training/` folder.
 
-    What stands at `path` gives way if it is a bundle or empty; S2SError for anything else, and for a disk that is full.
+    What stands at `path` gives way if it is empty, or a bundle alone; S2SError for anything else, and for a disk that is full.
     """
     if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or not _may_go(path)):
         raise S2SError(f"{path} is there already and is no bundle: choose another name, or move it away")
+    if path.is_dir() and (others := strangers(path, ["config.json", WEIGHTS, SUMS], ["vocab", "training"])):
+        raise S2SError(f"{path} holds {others[0]}, which would be lost: choose another name, or move it away")
     config = {
         "format": FORMAT,
         "s2s": __version__,

@@ -29,6 +29,8 @@ REPORT = "report.json"
 VALID_SRC, VALID_TGT = "valid.src.txt", "valid.tgt.txt"
 FORMAT = "s2s-dataset"
 VERSION = 1
+_KINDS = ("lines", *(f"{side}.{kind}" for side in ("src", "tgt") for kind in ("bin", "idx")))
+NAMES = (MANIFEST, REPORT, VALID_SRC, VALID_TGT, *(f"{stem}.{kind}" for stem in ("train", "valid") for kind in _KINDS))
 _SMALL = 64 << 20  # bytes, which are read in a tenth of a second
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s2s_cli.data.dataset import MANIFEST
+from s2s_cli.data.dataset import MANIFEST, NAMES
 from s2s_cli.errors import DataError, Interrupted
-from s2s_cli.files import held, told, whole_folder
+from s2s_cli.files import held, strangers, told, whole_folder
 
 
 @contextmanager
@@ -33,10 +33,16 @@ def tidy_end() -> Iterator[None]:
 def fresh_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write into. Left without an error it becomes `out`, else nothing has changed.
 
-    DataError if `out` is something that is no dataset, S2SError if another process is writing it or the disk is full.
+    DataError if `out` is something that is no dataset, or holds what is not of one, S2SError if another process is writing it or
+    the disk is full.
     """
     if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out}: exists and is no dataset, so it is not overwritten; name another folder with -o")
+    if (out / MANIFEST).is_file() and (others := strangers(out, NAMES, ["vocab"])):
+        raise DataError(
+            f"{out}: holds {', '.join(others[:3])}{' …' if others[3:] else ''}, which would be lost with the old dataset: "
+            "move it away, or name another folder with -o"
+        )
     place = out.resolve()
     if place == Path.cwd():
         raise DataError(f"{out}: the current folder, which cannot be replaced; name it from outside with -o")

@@ -1,7 +1,7 @@
 """Where outputs are written: standard output as they come, files beside their final names, which they take when whole.
 
-What an interrupted command leaves is taken up by the same one: a small journal beside the files says which settings, models
-and texts they were made with, how many lines they hold and how many bytes that is. What else stands in them is cut off.
+A small journal beside the files says that they are ours, and for a command that can be taken up, which settings, models and
+texts they were made with, how many lines they hold and how many bytes that is. What else stands in them is cut off.
 """
 
 import glob
@@ -36,9 +36,10 @@ class Writer:
         self._names = " and ".join(map(str, paths))
         self._suffix = ".part" if rank is None else f".part-{rank}"
         self._is_final = rank is None
-        self._identity = identity if all(is_regular(path) for path in self._paths) else None
+        self._identity = identity if all(map(is_regular, self._paths)) else None
         self._files: list[IO[bytes]] = []
-        self._journal = _with(self._paths[0], f"{self._suffix}.json")
+        regular = [path for path in self._paths if is_regular(path)]
+        self._journal = _with(regular[0], f"{self._suffix}.json") if regular else None
         self._recorded = 0.0
         self._sizes: list[int] = []
         self.lines = 0
@@ -68,30 +69,58 @@ class Writer:
 
     def _take_up(self) -> None:
         """Find what an interrupted command left, cut off what is not recorded, or begin anew."""
-        record = self._record() if self._identity is not None else None
-        if record is not None:
-            self.lines, self.account, self._sizes = record["lines"], record["account"], record["sizes"]
+        found = self._found()
+        for path, file in zip(self._paths, self._files, strict=True):
+            if is_regular(path) and path.name not in found.get("files", []) and os.fstat(file.fileno()).st_size:
+                raise S2SError(
+                    f"{file.name} is there already, and no interrupted command left it: move it away, or name another output"
+                )
+        if self._is_same(found):
+            self.lines, self.account, self._sizes = found["lines"], found["account"], found["sizes"]
             tell(f"going on after line {self.lines:,} of {self._files[0].name}, which an interrupted command left")
         else:
             self._sizes = [0] * len(self._files)
+            self._note()  # however this process ends, what it leaves is known as its own
+            self._recorded = 0.0
+            self._sweep()
         for path, file, size in zip(self._paths, self._files, self._sizes, strict=True):
             if is_regular(path):
                 file.truncate(size)
 
-    def _record(self) -> dict[str, Any] | None:
-        """The journal, if it is one of the same work and its files are there."""
+    def _found(self) -> dict[str, Any]:
+        """The journal that is there; empty without one."""
         try:
-            record = json.loads(self._journal.read_text(encoding="utf-8"))
-            identity, sizes = record["identity"], record["sizes"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if other := sorted(_differences(identity, self._identity)):
+            record = json.loads(self._journal.read_text(encoding="utf-8")) if self._journal else {}
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) and isinstance(record.get("files"), list) else {}
+
+    def _is_same(self, record: dict[str, Any]) -> bool:
+        """Whether a journal is one of the same work, some of which is done, and its files are there."""
+        if not (self._identity and record.get("identity") and record.get("lines")):
+            return False
+        if other := sorted(_differences(record["identity"], self._identity)):
             tell(f"{self._files[0].name} was begun with other {', '.join(other)}: starting anew")
-            return None
+            return False
         there = [os.fstat(file.fileno()).st_size for file in self._files]
-        if len(sizes) != len(there) or any(size > found for size, found in zip(sizes, there, strict=True)):
-            return None
-        return dict(record)
+        sizes = record["sizes"]
+        return len(sizes) == len(there) and all(size <= found for size, found in zip(sizes, there, strict=True))
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted command of another number of processes left under the first path's name."""
+        path = self._paths[0]
+        if self._suffix not in (".part", ".part-0") or not is_regular(path):
+            return
+        others = _with(path, ".part.json"), *path.parent.glob(f"{glob.escape(path.name)}.part-*.json")
+        for journal in others if self._is_final else others[:1]:
+            if journal == self._journal or not journal.exists():
+                continue
+            part = journal.with_suffix("")
+            with suppress(S2SError):  # for one that is being written
+                held(part, "").close()
+                tell(f"{part} was begun by another number of processes: starting anew")
+                part.unlink()
+                journal.unlink()
 
     def write(self, texts: Sequence[bytes], lines: int, account: dict[str, Any]) -> None:
         """Append to each file; these are then whole up to `lines` lines of the input, of which `account` tells."""
@@ -106,11 +135,14 @@ class Writer:
 
     def _note(self) -> None:
         """Record how far the files are whole."""
-        if self._identity is None:
+        if self._journal is None or (self._identity is None and self.lines):
             return
-        for file in self._files:
-            os.fsync(file.fileno())
-        record = {"identity": self._identity, "lines": self.lines, "sizes": self._sizes, "account": self.account}
+        if self._identity is not None:
+            for file in self._files:
+                os.fsync(file.fileno())
+        names = [path.name for path in self._paths]
+        record = {"files": names, "identity": self._identity, "lines": self.lines, "sizes": self._sizes}
+        record["account"] = self.account
         with open(beside(self._journal), "wb") as journal:
             journal.write(json.dumps(record).encode() + b"\n")
             put(journal, self._journal)
@@ -129,7 +161,7 @@ class Writer:
         if keep:
             name = _with(self._paths[0], self._suffix)
             tell(f"{name} keeps what was done, up to line {self.lines:,}: the same command goes on from there")
-        elif self._identity is not None:
+        elif self._journal is not None:
             self._journal.unlink(missing_ok=True)
 
     def _close(self, keep: bool) -> None:
@@ -153,8 +185,14 @@ class Writer:
                 put(file, path)
             if path != STDOUT:
                 file.close()
-        if self._is_final and self._identity is not None:
+        if self._is_final and self._journal is not None:
             self._journal.unlink(missing_ok=True)
+
+
+def names_for(path: Path, world: int) -> list[Path]:
+    """What an output needs for itself while `world` processes write it: its final name and those beside it."""
+    suffixes = [".part"] if world == 1 else [f".part-{rank}" for rank in range(world)]
+    return [path, *(_with(path, suffix + end) for suffix in suffixes for end in ("", ".json"))]
 
 
 def join_ranks(paths: Sequence[Path], world: int, several_rows: bool) -> None:

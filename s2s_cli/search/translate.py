@@ -24,7 +24,7 @@ from s2s_cli.runtime import tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
-from s2s_cli.search.partial import Writer, join_ranks
+from s2s_cli.search.partial import Writer, join_ranks, names_for
 from s2s_cli.search.translator import Line, Lines, Seen, Translator
 
 _STDIN = Path("-")
@@ -120,13 +120,14 @@ def _check_files(settings: TranslateSettings, world: int) -> None:
         )
     taken = {os.path.realpath(path) for path in named if path != _STDIN and path.is_file()}
     for flag, path in zip(("-o", "--alignments"), _outputs(settings), strict=False):
-        if os.path.realpath(path) in taken:
-            raise ConfigError(f"{flag} would write over {path}: name another file")
+        names = [path] if not is_regular(path) else names_for(path, world)
+        if clash := [name for name in names if os.path.realpath(name) in taken]:
+            raise ConfigError(f"{flag} would write over {clash[0]}: name another file")
         if path.suffix in _COMPRESSED:
             raise ConfigError(
                 f"{flag} {path}: what is written is not compressed: leave out {path.suffix}, or compress it after"
             )
-        taken.add(os.path.realpath(path))
+        taken.update(map(os.path.realpath, names))
 
 
 def _inputs(settings: TranslateSettings) -> list[Path]:
@@ -140,13 +141,15 @@ def _outputs(settings: TranslateSettings) -> list[Path]:
 def _identity(
     settings: TranslateSettings, translator: Translator, runtime: RuntimeSettings, score: ScoreSettings, world: int
 ) -> dict[str, Any]:
-    """All that the output is made of: a command may go on with what another one left if this is the same."""
+    """All that the output is made of: a command may go on with what another one left if this is the same. Where batches end, and
+    how many processes search, is none of it: rounding apart, nothing depends on them.
+    """
     files = {"model", "input", "output", "alignments", "prefix", "force"}
     identity: dict[str, Any] = {
         "version": __version__,
-        "translate": settings.model_dump(mode="json", exclude=files),
-        "search": translator.settings.model_dump(mode="json"),
-        "runtime": runtime.model_dump(mode="json", exclude={"deterministic"})
+        "translate": settings.model_dump(mode="json", exclude=files | {"flush_every"}),
+        "search": translator.settings.model_dump(mode="json", exclude={"search_tokens"}),
+        "runtime": runtime.model_dump(mode="json", exclude={"deterministic", "threads"})
         | {"precision": translator.runtime.precision},
         "model": translator.checksums,
         "number of processes": world,

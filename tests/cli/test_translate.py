@@ -217,6 +217,11 @@ def many(home: Path, tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
+def is_begun(journal: Path) -> bool:
+    """Whether a command has written some lines, and noted it."""
+    return journal.exists() and json.loads(journal.read_text())["lines"] > 0
+
+
 @pytest.mark.parametrize(
     "extra",
     [[], ["--format", "tsv", "--nbest", 2, "--alignments", "links"], ["--force", "many.tgt", "--flush-every", 8]],
@@ -230,7 +235,7 @@ def test_killed_it_goes_on(s2s: Zygote, home: Path, run: Path, many: Path, tmp_p
     assert whole.code == 0, whole.err
     links = (tmp_path / "links").read_bytes() if "--alignments" in extra else b""
     process, stem = s2s.start(*arguments, "-o", "out", cwd=tmp_path)
-    wait_until(lambda: (tmp_path / "out.part.json").exists())
+    wait_until(lambda: is_begun(tmp_path / "out.part.json"))
     os.kill(process, signal.SIGKILL)
     assert s2s.wait(process, stem).code == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
@@ -251,21 +256,20 @@ def test_interrupted_it_says_how_to_go_on(s2s: Zygote, home: Path, run: Path, ma
     arguments = ["translate", *FP32, "-m", run, "-i", many, "--flush-every", 20, "-o", "out"]
     for signum in (signal.SIGTERM, signal.SIGINT):
         process, stem = s2s.start(*arguments, cwd=tmp_path)
-        wait_until(lambda: (tmp_path / "out.part.json").exists())
+        wait_until(lambda: is_begun(tmp_path / "out.part.json"))
         os.kill(process, signum)
         done = s2s.wait(process, stem)
         assert done.code == 128 + signum
         assert "out.part keeps what was done, up to line " in done.err
         assert "Traceback" not in done.err
-        (tmp_path / "out.part.json").rename(
-            tmp_path / "journal"
-        )  # so that the next one is waited for until it writes its own
-    (tmp_path / "journal").rename(tmp_path / "out.part.json")
+        if signum == signal.SIGTERM:  # so that the next one begins anew
+            (tmp_path / "out.part").unlink()
+            (tmp_path / "out.part.json").unlink()
     other = s2s.run(*arguments, "--beam", 1, cwd=tmp_path)
     assert other.code == 0
     assert "out.part was begun with other search.beam: starting anew" in other.err
     process, stem = s2s.start(*arguments, cwd=tmp_path)
-    wait_until(lambda: (tmp_path / "out.part.json").exists())
+    wait_until(lambda: is_begun(tmp_path / "out.part.json"))
     busy = s2s.run(*arguments, cwd=tmp_path)
     assert busy.code == 2
     assert "out is being written by another process" in busy.err
@@ -276,6 +280,44 @@ def test_interrupted_it_says_how_to_go_on(s2s: Zygote, home: Path, run: Path, ma
     done = s2s.run(*arguments, cwd=tmp_path)
     assert "out.part was begun with other input: starting anew" in done.err
     assert len(lines((tmp_path / "out").read_bytes())) == 24 * 40 + 3
+
+
+def test_what_another_command_has_left_is_not_gone_on_with(
+    s2s: Zygote, home: Path, run: Path, many: Path, tmp_path: Path
+) -> None:
+    """Killed, and then killed with another text from a pipe, of which nothing is known afterwards."""
+    arguments = ["translate", *FP32, "-m", run, "-i", many, "--flush-every", 20, "-o", "out"]
+    process, stem = s2s.start(*arguments, cwd=tmp_path)
+    wait_until(lambda: is_begun(tmp_path / "out.part.json"))
+    os.kill(process, signal.SIGKILL)
+    s2s.wait(process, stem)
+    os.mkfifo(tmp_path / "pipe")
+    process, stem = s2s.start(*arguments[:-4], "--flush-every", 1, "-i", "pipe", "-o", "out", cwd=tmp_path)
+    with open(tmp_path / "pipe", "wb") as pipe:
+        pipe.write(b"the cat\n" * 40)
+        pipe.flush()
+        wait_until(lambda: (tmp_path / "out.part").read_bytes().count(b"\n") > 4)
+        os.kill(process, signal.SIGKILL)
+    s2s.wait(process, stem)
+    done = s2s.run(*arguments, cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert len(lines((tmp_path / "out").read_bytes())) == len(lines(many.read_bytes()))
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_no_file_of_another_name_is_lost(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    """The names beside the output are the user's too."""
+    (tmp_path / "doc.part").write_text("the dog\n")
+    for flags, message in (
+        (["-i", "doc.part", "-o", "doc"], "-o would write over doc.part"),
+        (["-i", home / "test.src", "-o", "doc"], "doc.part is there already, and no interrupted command left it"),
+        (["-i", home / "test.src", "-o", "o", "--alignments", "o.part"], "--alignments would write over o.part"),
+        (["-i", home / "test.src", "-o", "o", "--alignments", "o.part.json"], "would write over o.part.json"),
+    ):
+        done = s2s.run("translate", "-m", run, *flags, cwd=tmp_path)
+        assert done.code == 2
+        assert message in done.err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("doc.part", "the dog\n")]
 
 
 def start_ranks(s2s: Zygote, cwd: Path, *arguments: object, world: int = 2) -> list[tuple[int, Path]]:
@@ -310,7 +352,7 @@ def test_processes_go_on_and_fail_together(s2s: Zygote, home: Path, run: Path, m
     arguments = ["-m", run, "-i", many, "--flush-every", 10]
     assert s2s.run("translate", *FP32, *arguments, "-o", "one", cwd=tmp_path).code == 0
     processes = start_ranks(s2s, tmp_path, *arguments, "-o", "two")
-    wait_until(lambda: all((tmp_path / f"two.part-{rank}.json").exists() for rank in (0, 1)))
+    wait_until(lambda: all(is_begun(tmp_path / f"two.part-{rank}.json") for rank in (0, 1)))
     for process, _ in processes:
         os.kill(process, signal.SIGKILL)
     assert [s2s.wait(*p).code for p in processes] == [-signal.SIGKILL] * 2

@@ -59,16 +59,24 @@ def test_other_work_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture, o
     assert path.read_bytes() == b"new\n"
 
 
-@pytest.mark.parametrize("damage", ["cut short", "no journal", "no JSON", "other JSON"])
-def test_what_does_not_fit_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["no journal", "no JSON", "other JSON", "of other files"])
+def test_a_file_that_no_journal_knows_is_not_ours(tmp_path: Path, damage: str) -> None:
     path, journal = tmp_path / "out", tmp_path / "out.part.json"
     begin(path)
-    if damage == "cut short":
-        (tmp_path / "out.part").write_bytes(b"one\n")
-    elif damage == "no journal":
+    record = json.loads(journal.read_text()) | {"files": ["links"]}
+    journal.write_text({"no JSON": "{", "of other files": json.dumps(record)}.get(damage, "[1, 2]"))
+    if damage == "no journal":
         journal.unlink()
-    else:
-        journal.write_text("{" if damage == "no JSON" else json.dumps([1, 2]))
+    with pytest.raises(S2SError, match="is there already, and no interrupted command left it"):
+        Writer([path], SAME).__enter__()
+    assert (tmp_path / "out.part").read_bytes() == b"one\ntwo\nthree\nfo"
+    assert not path.exists()
+
+
+def test_what_is_cut_short_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    begin(path)
+    (tmp_path / "out.part").write_bytes(b"one\n")
     with Writer([path], SAME) as writer:
         assert writer.lines == 0
         writer.write([b"new\n"], 1, {})
@@ -84,6 +92,34 @@ def test_what_cannot_be_gone_on_with_is_removed(tmp_path: Path) -> None:
         raise S2SError("bad input")
     assert path.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_fresh_start_leaves_no_journal_of_before(tmp_path: Path) -> None:
+    """Else a third command, the same as the first, would go on in what the second one wrote."""
+    path = tmp_path / "out"
+    begin(path)
+    second = Writer([path])  # killed: it does not come to its end
+    second.__enter__().write([b"other one\nother two\nother three\n"], 3, {})
+    for file in second._files:
+        file.close()
+    with Writer([path], SAME) as writer:
+        assert writer.lines == 0
+        writer.write([b"new\n"], 1, {})
+    assert path.read_bytes() == b"new\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_of_another_number_of_processes_are_swept(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Those alone that a journal knows, and that nobody is writing."""
+    path = tmp_path / "out"
+    for rank in (0, 1):
+        with Writer([path], SAME, rank) as writer:
+            writer.write([b"one\n"], 1, {})
+    (tmp_path / "out.part-2").write_text("precious")
+    with Writer([path], SAME) as writer:
+        writer.write([b"all\n"], 1, {})
+    assert capsys.readouterr().err.count("was begun by another number of processes: starting anew") == 2
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "out.part-2"]
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -64,36 +64,37 @@ class Encoder:
         tag = self.tags[block.source] if self.tags else ""
         src, src_uncut = _encode(self.vocabs.src, tagged(tag, src_texts), self.limits.src_truncate)
         tgt, tgt_uncut = _encode(self.vocabs.tgt, tgt_texts, self.limits.tgt_truncate)
-        keep, account = self._filter(block, src_texts, tgt_texts, src, tgt)
+        src_seen, tgt_seen = self.vocabs.src.seen(src_texts), self.vocabs.tgt.seen(tgt_texts)
+        sources = Encodings(src_texts, src_seen, src.lengths, _count_unknown(src, self.vocabs.src.unk))
+        targets = Encodings(tgt_texts, tgt_seen, tgt.lengths, _count_unknown(tgt, self.vocabs.tgt.unk))
+        keep, account = self._filter(block, sources, targets)
         if not keep.all():
             src, tgt = src.select(keep), tgt.select(keep)
-            src_texts, tgt_texts = list(compress(src_texts, keep)), list(compress(tgt_texts, keep))
+            src_texts, tgt_texts, src_seen, tgt_seen = (
+                list(compress(texts, keep)) for texts in (src_texts, tgt_texts, src_seen, tgt_seen)
+            )
         account.kept, account.src_tokens, account.tgt_tokens = len(src.lengths), len(src.ids), len(tgt.ids)
         account.src = _side(self.vocabs.src, src, src_texts, src_uncut[keep])
         account.tgt = _side(self.vocabs.tgt, tgt, tgt_texts, tgt_uncut[keep])
         account.ratios = count_ratios(src.lengths, tgt.lengths)
-        hashes = _hashes(tag, src_texts, tgt_texts) if self.limits.find else np.zeros(0, np.uint64)
+        hashes = _hashes(tag, src_seen, tgt_seen) if self.limits.find else np.zeros(0, np.uint64)
         return Encoded(src, tgt, np.array(block.lines, np.int64)[keep], hashes, account)
 
-    def _filter(
-        self, block: Block, src_texts: list[str], tgt_texts: list[str], src: Rows, tgt: Rows
-    ) -> tuple[Mask, Account]:
+    def _filter(self, block: Block, sources: Encodings, targets: Encodings) -> tuple[Mask, Account]:
         """Which pairs to keep, and what was found on the way."""
         account = Account(pairs=block.size)
         keep = np.ones(block.size, np.bool_)
-        sources = Encodings(src_texts, src.lengths, _count_unknown(src, self.vocabs.src.unk))
-        targets = Encodings(tgt_texts, tgt.lengths, _count_unknown(tgt, self.vocabs.tgt.unk))
         kept_although: dict[str, Mask] = {}
         for name, mask, drop in marks(sources, targets, self.limits):
             if not mask.any():
                 continue
             if drop:
-                _count(account.drops, name, mask & keep, block, src_texts, tgt_texts)
+                _count(account.drops, name, mask & keep, block, sources.texts, targets.texts)
                 keep &= ~mask
             else:
                 kept_although[name] = mask
         for name, mask in kept_although.items():
-            _count(account.found, name, mask & keep, block, src_texts, tgt_texts)
+            _count(account.found, name, mask & keep, block, sources.texts, targets.texts)
         return keep, account
 
 

@@ -7,7 +7,7 @@ pair leaves behind is said in `report`; duplicates need the whole corpus and hav
 import difflib
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import eq
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from s2s_cli.config import PreprocessSettings
 from s2s_cli.data.corpus import blank
+from s2s_cli.data.vocab import TextRules
 from s2s_cli.errors import ConfigError
 
 Mask = npt.NDArray[np.bool_]
@@ -38,11 +39,11 @@ class Limits:
     drop_identical: bool = False
     drop_leaks: bool = False
     drop_duplicates: bool = False
-    held_out: frozenset[str] = frozenset()  # sources of validation and test text
+    held_out: frozenset[str] = frozenset()  # sources of validation and test text, as the vocabulary sees them
     find: bool = False  # count identical, leaked and duplicate pairs even if they are kept
 
     @classmethod
-    def of(cls, settings: PreprocessSettings, held_out: Iterable[str]) -> "Limits":
+    def of(cls, settings: PreprocessSettings) -> "Limits":
         """The limits of the training text. ConfigError for a script that there is not."""
         return cls(
             settings.src_truncate,
@@ -55,16 +56,20 @@ class Limits:
             settings.identical == "drop",
             settings.leaks == "drop",
             settings.duplicates == "drop",
-            frozenset(map(str.strip, held_out)),
             find=True,
         )
+
+    def beside(self, held_out: Iterable[str], rules: TextRules) -> "Limits":
+        """With the sources of held-out text, under the rules of the source's vocabulary."""
+        return replace(self, held_out=frozenset(rules.apply(line).strip() for line in held_out))
 
 
 @dataclass
 class Encodings:
-    """One side of a block of pairs: texts, and how many pieces and unknown pieces each has."""
+    """One side of a block of pairs: texts, also as the vocabulary sees them, and how many pieces and unknown pieces each has."""
 
     texts: Sequence[str]
+    seen: Sequence[str]
     lengths: Lengths
     num_unknown: Lengths | None  # None: nothing is unknown
 
@@ -73,9 +78,9 @@ def marks(src: Encodings, tgt: Encodings, limits: Limits) -> Iterator[tuple[str,
     """Name, mask and whether to drop, filter by filter."""
     yield "blank", _mask(map(blank, src.texts)) | _mask(map(blank, tgt.texts)), True
     if limits.find:
-        yield "identical", _mask(map(eq, src.texts, tgt.texts)), limits.drop_identical
+        yield "identical", _mask(map(eq, src.seen, tgt.seen)), limits.drop_identical
     if limits.held_out:
-        yield "leak", _mask(s.strip() in limits.held_out for s in src.texts), limits.drop_leaks
+        yield "leak", _mask(s.strip() in limits.held_out for s in src.seen), limits.drop_leaks
     for side, scripts in ((src, limits.src_script), (tgt, limits.tgt_script)):
         if scripts:
             yield "wrong script", _mask(not mostly_of(text, scripts) for text in side.texts), True
@@ -99,14 +104,15 @@ def mostly_of(text: str, scripts: Sequence[str]) -> bool:
 @lru_cache(1 << 16)
 def script(char: str) -> str:
     """The script of a letter by the first word of its Unicode name: latin, cyrillic, arabic, han, hiragana, …"""
-    name = unicodedata.name(char, "unknown").partition(" ")[0].lower()
-    return "han" if name == "cjk" else name
+    name = unicodedata.name(char, "unknown").lower()
+    first = name.removeprefix("halfwidth ").removeprefix("fullwidth ").partition(" ")[0]
+    return {"cjk": "han", "ideographic": "han", "katakana-hiragana": "katakana"}.get(first, first)
 
 
 def _known_scripts(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    known = {script(char) for char in map(chr, range(0x11000)) if char.isalpha()}
+    known = {script(char) for char in map(chr, range(0x20000)) if char.isalpha()}
     wanted = tuple(name.lower() for name in names)
     for name in wanted:
         if name not in known:

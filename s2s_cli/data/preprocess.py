@@ -64,8 +64,9 @@ def preprocess(settings: PreprocessSettings) -> dict[str, Any]:
             folder = Path(stack.enter_context(work))
             scratch = stack.enter_context(scratch_folder(folder))
             inputs = Inputs.of(settings, scratch)
-            limits = Limits.of(settings, inputs.held_out())
+            limits, held_out = Limits.of(settings), list(inputs.held_out())  # first: a vocabulary takes its time
             vocabs = _vocabs(settings, inputs)
+            limits = limits.beside(held_out, vocabs.src.rules)
             vocabs.save(folder / "vocab")
             valid_account = _write_valid(inputs, vocabs, folder)
         with ranks.step():  # in which the others read what is written now
@@ -86,7 +87,8 @@ def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
         pass
     with ranks.step():
         inputs = Inputs.of(settings, folder)
-        encoder = Encoder(Vocabs.load(folder / "vocab"), Limits.of(settings, inputs.held_out()), inputs.tags)
+        vocabs = Vocabs.load(folder / "vocab")
+        encoder = Encoder(vocabs, Limits.of(settings).beside(inputs.held_out(), vocabs.src.rules), inputs.tags)
     ranks.encode(read_blocks(inputs.train), encoder, settings.workers, folder / ".scratch")
     with ranks.step():
         return {"summary": []}
@@ -308,4 +310,5 @@ def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name that is not UTF-8, as JSON escapes it

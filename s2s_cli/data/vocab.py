@@ -85,10 +85,23 @@ class Vocab:
         if not lines:
             return []
         if not self.tags:
-            return self._model.encode(self._prepare(lines), num_threads=1)
+            return self._encode(self._prepare(lines))
         heads, rests = zip(*map(self._split_tags, lines), strict=True)
-        encoded = self._model.encode(self._prepare(rests), num_threads=1)
-        return [head + ids for head, ids in zip(heads, encoded, strict=True)]
+        return [head + ids for head, ids in zip(heads, self._encode(self._prepare(rests)), strict=True)]
+
+    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """By SentencePiece, which makes one unknown piece of unknown words that stand side by side: each is one again."""
+        rows: list[list[int]] = self._model.encode(lines, num_threads=1)
+        for number, ids in enumerate(rows):
+            if self.unk in ids:
+                pieces = zip(ids, self._model.encode(lines[number], out_type=str), strict=True)
+                rows[number] = [i for id, text in pieces for i in [id] * (_num_words(text) if id == self.unk else 1)]
+        return rows
+
+    def seen(self, lines: Sequence[str]) -> list[str]:
+        """Each line by the text rules: lines alike in this are the same to a model."""
+        together = self.rules.apply("\n".join(lines)).split("\n")
+        return together if len(together) == len(lines) else list(map(self.rules.apply, lines))
 
     def _prepare(self, lines: Sequence[str]) -> list[str]:
         """Apply the text rules and escapes: to all lines as one text, which is many times faster."""
@@ -209,6 +222,11 @@ class Vocab:
         symbols = list(dict.fromkeys(escape(rules.apply(symbol)) for symbol in symbols))
         extra = list(dict.fromkeys([*tags, *reserved]))
         return cls(spm.train(text, size, kind, byte_fallback, character_coverage, symbols, extra), rules, tags)
+
+
+def _num_words(piece: str) -> int:
+    """How many words stand in what is unknown: at least one, which may be a space."""
+    return max(1, sum(map(bool, piece.split(SPACE))))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ def found(src: list[str], tgt: list[str], limits: Limits, unknown: list[int] | N
     sides = []
     for texts in (src, tgt):
         lengths = np.array([len(text.split()) for text in texts], np.int32)
-        sides.append(Encodings(texts, lengths, None if unknown is None else np.array(unknown, np.int32)))
+        sides.append(Encodings(texts, texts, lengths, None if unknown is None else np.array(unknown, np.int32)))
     return {name: np.flatnonzero(mask).tolist() for name, mask, _ in marks(*sides, limits) if mask.any()}
 
 
@@ -49,6 +49,8 @@ def test_unknown_pieces() -> None:
         ("Привет world", ["latin"], False),
         ("Привет all", ["cyrillic"], True),
         ("東京へ行く", ["han", "hiragana"], True),
+        ("ﾊﾝｶｸ カー", ["katakana"], True),
+        ("時々", ["han"], True),
         ("123 + 4!", ["latin"], True),
         ("", ["latin"], True),
     ],
@@ -59,8 +61,9 @@ def test_scripts(text: str, scripts: list[str], expected: bool) -> None:
 
 def test_an_unknown_script_is_named() -> None:
     with pytest.raises(ConfigError, match="did you mean latin"):
-        Limits.of(PreprocessSettings(src_script=["latn"]), [])
-    assert Limits.of(PreprocessSettings(tgt_script=["Han", "hangul"]), []).tgt_script == ("han", "hangul")
+        Limits.of(PreprocessSettings(src_script=["latn"]))
+    assert Limits.of(PreprocessSettings(tgt_script=["adlam"])).tgt_script == ("adlam",)
+    assert Limits.of(PreprocessSettings(tgt_script=["Han", "hangul"])).tgt_script == ("han", "hangul")
 
 
 def account(lengths: list[int], first_line: int) -> Account:

@@ -292,6 +292,44 @@ def test_only_a_dataset_is_replaced(corpus: Corpus) -> None:
     assert content(settings.out) == before
 
 
+def test_what_somebody_put_into_a_dataset_is_not_lost_with_it(corpus: Corpus) -> None:
+    settings = corpus()
+    preprocess(settings)
+    mine = settings.out / "train.src"
+    mine.write_text("mine\n")
+    (settings.out / "notes").mkdir()
+    (settings.out / "notes" / "a.txt").write_text("mine\n")
+    with pytest.raises(DataError, match=r"holds notes/a.txt, train.src, which would be lost with the old dataset"):
+        preprocess(settings)
+    assert mine.read_text() == "mine\n"
+    mine.unlink()
+    (settings.out / "notes" / "a.txt").unlink()
+    preprocess(settings)
+
+
+@pytest.mark.parametrize("rules", [{"lowercase": True}, {"normalize": "nfkc"}])
+def test_pairs_are_compared_as_the_vocabulary_sees_them(corpus: Corpus, tmp_path: Path, rules: dict) -> None:
+    src, tgt = sentences(300, 1), sentences(300, 2)
+    src = [f"{i} {line}" for i, line in enumerate(src)]
+    other = str.upper if "lowercase" in rules else lambda text: text.replace("a", "\uff41")
+    src[10], tgt[10] = "many a man", other("many a man")
+    src[50], tgt[50] = other(src[40]), other(tgt[40])
+    src[60] = other("a cat")
+    assert (src[50], src[60]) != (src[40], "a cat")
+    test = write(tmp_path / "test.src", ["a cat"])
+    report = preprocess(corpus(src, tgt, test_src=test, identical="drop", duplicates="drop", leaks="drop", **rules))
+    found = {name: drop["lines"] for name, drop in report["train"]["drops"].items()}
+    assert found == {"identical": [11], "duplicate": [51], "leak": [61]}
+
+
+def test_a_name_that_is_not_utf8_is_told_as_it_is(corpus: Corpus, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/tr\xff.src")
+    settings = corpus()
+    os.rename(settings.train_src[0], name)
+    preprocess(settings.model_copy(update={"train_src": [Path(name)]}))
+    assert Dataset.open(settings.out).manifest["corpora"][0]["files"][0] == name
+
+
 def test_a_dry_run_reports_and_writes_nothing(corpus: Corpus) -> None:
     dry, wet = preprocess(corpus(dry_run=True)), preprocess(corpus(out=corpus().out.with_name("other")))
     assert dry == wet

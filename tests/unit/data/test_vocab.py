@@ -140,6 +140,20 @@ def test_what_ends_the_reading_of_text_ends_training_as_itself(error: BaseExcept
     assert raised.value is error
 
 
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("the qqq zzz man", [1, 0, 0, 1]),
+        ("qqq zzz xxx the man", [0, 0, 0, 1, 1]),
+        ("the  qqq  zzz man", [1, 0, 0, 1]),
+        ("qqq", [0]),
+    ],
+)
+def test_unknown_words_side_by_side_are_as_many_pieces(text: str, known: list[int]) -> None:
+    vocab = Vocab.train(["the man sees the dog"] * 9, size=40, kind="word", byte_fallback=False)
+    assert [int(id != vocab.unk) for id in vocab.encode([text])[0]] == known
+
+
 def test_unknown_pieces_show_without_byte_fallback() -> None:
     vocab = Vocab.train(["a b"], size=16, byte_fallback=False)
     [ids] = vocab.encode(["a 犬"])

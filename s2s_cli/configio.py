@@ -118,7 +118,7 @@ def read_file(path: Path) -> Values:
         raise ConfigError(f"{path} cannot be read: {reason}") from None
     try:
         return _sections(_Loader(text), path)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError of a tag, such as !!int x
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError of a tag, such as !!int x
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where} is no YAML: {getattr(error, 'problem', error)}") from None

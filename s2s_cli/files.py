@@ -79,7 +79,8 @@ def told(name: object) -> Iterator[None]:
     except BrokenPipeError:
         raise  # who reads it has enough
     except OSError as error:
-        raise S2SError(f"{name} could not be written: {error.strerror or error}") from error
+        what = "standard output" if str(name) == str(STDOUT) else name
+        raise S2SError(f"{what} could not be written: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -8,11 +8,14 @@ from pydantic import Field, PositiveInt, model_validator
 from s2s_cli.config.section import Flag, NonNegativeInt, Section, Target
 from s2s_cli.errors import ConfigError
 
+Length = Annotated[int, Field(ge=1, le=10**9)]
+Ratio = Annotated[float, Field(ge=0.0, le=1e6)]
+
 
 class SearchSettings(Section):
     """How translations are searched for: by `translate`, and by `train` when it validates."""
 
-    max_src_len: PositiveInt = 1024
+    max_src_len: Length = 1024
     """A source line of more pieces is too long; unless given, the `src_truncate` of `preprocess`, or its `max_len` if larger."""
     beam: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Hypotheses kept at each step; 1 is greedy search."""
@@ -22,15 +25,15 @@ class SearchSettings(Section):
     """Exponent of the length penalty; larger favours longer output."""
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the sum of log min(attention, 1) over source pieces, added to a score (Wu et al. 2016); 0 is off."""
-    min_len: NonNegativeInt = 0
+    min_len: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Fewest pieces of an output, as long as its most by `max_len_ratio` are not fewer."""
-    min_len_ratio: Annotated[float, Field(ge=0.0)] = 0.0
+    min_len_ratio: Ratio = 0.0
     """An output has at least this many times the pieces of its source, as long as its most are not fewer."""
-    max_len: PositiveInt = 512
+    max_len: Length = 512
     """Most pieces of an output, whatever its source."""
-    max_len_ratio: Annotated[float, Field(ge=0.0)] = 2.0
+    max_len_ratio: Ratio = 2.0
     """An output has at most this many times the pieces of its source, plus `max_len_extra`."""
-    max_len_extra: NonNegativeInt = 10
+    max_len_extra: Annotated[int, Field(ge=0, le=10**9)] = 10
     """See `max_len_ratio`."""
     no_repeat_ngram: NonNegativeInt = 0
     """No so many pieces in a row come twice in an output (Paulus et al. 2018); 0 is off."""
@@ -77,7 +80,8 @@ class TranslateSettings(Section):
     output: Annotated[Target, Flag("-o")] = Path("-")
     """Where the translations go; - writes standard output. Interrupted, the same command goes on with a file."""
     format: Literal["text", "tsv", "jsonl"] = "text"
-    """text: one line a line. tsv: line, rank, score, text. jsonl: one object a line, with pieces and log-probabilities."""
+    """text: one line a line. tsv: line, rank, score, text (with `force` line, log-probability, pieces, perplexity, text), before
+    the text the alignment if there is one. jsonl: one object a line, with pieces and log-probabilities."""
     nbest: PositiveInt = 1
     """Hypotheses a line, `beam` at most; to be written (tsv and jsonl), or for `mbr` to choose from."""
     samples: NonNegativeInt = 0

@@ -29,7 +29,7 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
 GZIP = b"\x1f\x8b\x08"
 BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 XZ = b"\xfd7zXZ\x00"
-ZSTD = b"\x28\xb5\x2f\xfd"
+ZSTD = re.compile(rb"(\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)")  # some begin with a frame to skip
 BLOCK_BYTES = 1 << 22  # a block that has so many is full, however few its lines
 AT_ONCE = 64  # lines read between two looks at that
 
@@ -240,7 +240,7 @@ def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(bz2.BZ2File(file), 1 << 18))
     if head.startswith(XZ):
         return cast(BinaryIO, io.BufferedReader(lzma.LZMAFile(file), 1 << 18))
-    if head.startswith(ZSTD):
+    if ZSTD.match(head):
         return cast(BinaryIO, io.BufferedReader(_zstd(name).ZstdFile(file), 1 << 18))
     return file
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s2s_cli.config import NoiseSettings
-from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.data.vocab import SENTINEL, Vocab, Vocabs
 from s2s_cli.errors import ConfigError
 
 Ids = npt.NDArray[np.int64]
@@ -38,9 +38,9 @@ class Noise:
         if settings.denoise == "span":
             if not vocabs.shared:
                 raise ConfigError("denoise span needs one vocabulary for both sides: preprocess with --shared-vocab")
-            _reserved(vocabs.src, "<extra_id_0>", "--sentinels 100")
-            num_sentinels = next(i for i in range(len(vocabs.src) + 1) if f"<extra_id_{i}>" not in vocabs.src)
-            self._sentinels = [vocabs.src.id(f"<extra_id_{i}>") for i in range(num_sentinels)]
+            _reserved(vocabs.src, f"{SENTINEL}0>", "--sentinels 100")
+            num_sentinels = next(i for i in range(len(vocabs.src) + 1) if f"{SENTINEL}{i}>" not in vocabs.src)
+            self._sentinels = [vocabs.src.id(f"{SENTINEL}{i}>") for i in range(num_sentinels)]
 
     @classmethod
     def of(cls, settings: NoiseSettings, vocabs: Vocabs, seed: int) -> "Noise | None":

@@ -38,11 +38,12 @@ from s2s_cli.data.output import fresh_folder, scratch_folder, tidy_end
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.spm import short
-from s2s_cli.data.vocab import TextRules, Vocab, Vocabs, is_shared, reuse
+from s2s_cli.data.vocab import SENTINEL, TextRules, Vocab, Vocabs, is_shared, reuse
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.files import beside
 
 MAX_DROPPED = 0.1
+_OF_A_NEW_VOCABULARY = {"vocab_type", "vocab_size", "vocab_sample", "byte_fallback", "character_coverage"}
 COPY_ROWS = 1 << 16  # rows copied at a time
 
 
@@ -96,7 +97,7 @@ def _assist(settings: PreprocessSettings, ranks: Ranks) -> dict[str, Any]:
 
 def _vocabs(settings: PreprocessSettings, inputs: Inputs) -> Vocabs:
     """Reuse or train the vocabularies. Tags are pieces of the source side."""
-    reserved = [*settings.reserved, *(f"<extra_id_{i}>" for i in range(settings.sentinels))]
+    reserved = [*settings.reserved, *(f"{SENTINEL}{i}>" for i in range(settings.sentinels))]
     rules = TextRules(settings.normalize, settings.lowercase)
 
     def vocab(side: Literal["src", "tgt", "both"], path: Path | None) -> Vocab:
@@ -300,9 +301,12 @@ def _vocab_lines(vocabs: Vocabs, settings: PreprocessSettings) -> Iterator[str]:
     sizes = (
         f"{len(vocabs.src):,} pieces, shared" if vocabs.shared else f"{len(vocabs.src):,} + {len(vocabs.tgt):,} pieces"
     )
-    reused = ", ".join(str(path) for path in (settings.src_vocab, settings.tgt_vocab) if path)
-    yield f"vocabulary: {sizes}{f', reused from {reused}' if reused else ''}"
-    if settings.vocab_type != "byte" and min(len(vocabs.src), len(vocabs.tgt)) < settings.vocab_size:
+    reused = [path for path in (settings.src_vocab, settings.tgt_vocab) if path]
+    yield f"vocabulary: {sizes}{', reused from ' + ', '.join(map(str, reused)) if reused else ''}"
+    if len(reused) == (1 if settings.shared_vocab else 2):
+        if idle := sorted(_OF_A_NEW_VOCABULARY & settings.model_fields_set):
+            yield f"  {', '.join(idle)}: for a new vocabulary, and of no effect on one that is reused"
+    elif settings.vocab_type != "byte" and min(len(vocabs.src), len(vocabs.tgt)) < settings.vocab_size:
         yield f"  fewer than the {settings.vocab_size:,} asked for: the text, or the vocabulary reused, has no more"
     for side, vocab in (("source", vocabs.src), ("target", vocabs.tgt)):
         if vocab.rules != TextRules(settings.normalize, settings.lowercase):

@@ -26,6 +26,7 @@ from s2s_cli.errors import ConfigError, DataError
 __all__ = ["BOS", "EOS", "PAD", "UNK", "TextRules", "Vocab", "VocabType", "Vocabs", "reuse"]
 
 SPACE = "\u2581"  # what SentencePiece writes for a space, and so would take for one in raw text
+SENTINEL = "<extra_id_"  # what reserved pieces begin with that stand for a span taken away, and may be said
 ESCAPE = "\u241b"  # SYMBOL FOR ESCAPE: begins our spelling of itself and of SPACE
 ESCAPED = {ESCAPE: ESCAPE + ESCAPE, SPACE: ESCAPE + "_"}
 TEXT_FILE = "text.json"
@@ -317,7 +318,7 @@ def reuse(
     """The vocabulary of a dataset, bundle or run folder, with its own rules, or a SentencePiece file under `rules`.
 
     Tags and reserved pieces that it lacks are appended, and what makes its size a multiple of 8. ConfigError if it lacks
-    one of `symbols`, since pieces of text cannot be appended.
+    one of `symbols`, since pieces of text cannot be appended, or if text turns into a tag or reserved piece.
     """
     if path.is_dir():
         vocabs = _of_folder(path)
@@ -327,6 +328,11 @@ def reuse(
     for symbol in symbols:
         if escape(found.rules.apply(symbol)) not in found:
             raise ConfigError(f"{path}: has no piece {symbol}, and symbols can only be given to a new vocabulary")
+    for piece in [*tags, *reserved]:
+        if piece in found and not found.is_control[found.id(piece)]:
+            raise ConfigError(
+                f"{path}: {piece} is a piece that text turns into: name the tag or reserved piece otherwise"
+            )
     return Vocab(spm.pad(spm.complete(found.proto, [*tags, *reserved])), found.rules, [*found.tags, *tags])
 
 

@@ -101,8 +101,10 @@ def read_run(path: Path) -> Run:
     for number, line in enumerate(lines[:-1], start=1):  # after the last line end, a line is being written
         try:
             record = json.loads(line)
+            if not record.keys() >= {"update", "ppl" if record["kind"] == "train" else "loss"}:
+                raise KeyError
             records.setdefault(record["kind"], []).append(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{file}:{number} is no record of a run: was it altered? `s2s train` leaves it out when it goes on"
             ) from None

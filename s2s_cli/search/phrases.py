@@ -16,7 +16,7 @@ import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import SearchSettings
 from s2s_cli.data.scripts import UNSPACED
-from s2s_cli.data.vocab import SPACE, Vocab, escape
+from s2s_cli.data.vocab import SENTINEL, SPACE, Vocab, escape
 from s2s_cli.errors import ConfigError
 from s2s_cli.search.rules import Specials
 
@@ -26,7 +26,8 @@ _UNSPACED = regex.compile(f"[{UNSPACED}]")
 
 def specials_for(vocab: Vocab, settings: SearchSettings) -> Specials:
     """What search must know of a target vocabulary; ConfigError for words that are none."""
-    never = [vocab.pad, vocab.bos, *([] if settings.allow_unk else [vocab.unk])]
+    silent = {id for id in range(len(vocab)) if vocab.is_control[id] and not vocab.piece(id).startswith(SENTINEL)}
+    never = sorted((silent | {vocab.pad, vocab.bos, *([] if settings.allow_unk else [vocab.unk])}) - {vocab.eos})
     banned = Phrases(vocab, settings.ban)
     completing = banned.completing if settings.ban else None
     return Specials(vocab.bos, vocab.eos, (*never, *banned.always), pieces_of(vocab, settings.may_repeat), completing)

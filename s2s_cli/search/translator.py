@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from s2s_cli.checkpoint.bundle import SUMS, common_precision, find_bundle, open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import blank
-from s2s_cli.data.vocab import Vocab, Vocabs
+from s2s_cli.data.vocab import SPACE, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.evaluation.pairwise import Utility, utility
 from s2s_cli.files import sha256
@@ -377,13 +377,13 @@ def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between:
     assert hypothesis.attention is not None  # search has asked for it, and refuses models that have none
     start, end = unit.span
     before = unit.line.src[:start]
+    goes_on = bool(before and not before[-1].isspace())  # the word that the part before ends with
     if between == "pieces":
         head, text = (len(ids) for ids in src.encode([unit.head, before[len(unit.head) :].rstrip()]))
-        offset = head + text
+        offset = head + text - (goes_on and src.piece(unit.ids[head]) == SPACE)  # a space that the line has not
         links = piece_links(hypothesis.attention)
     else:
-        head, offset = len(unit.head.split()), len(before.split())
-        offset -= bool(before and not before[-1].isspace())  # a word goes on here
+        head, offset = len(unit.head.split()), len(before.split()) - goes_on
         words = words_of(src, unit.ids, unit.head + unit.line.src[start:end])
         links = word_links(hypothesis.attention, words, words_of(tgt, hypothesis.ids))
     return [(place if place < head else place - head + offset, at) for place, at in links]

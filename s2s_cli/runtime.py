@@ -9,14 +9,13 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,7 +23,8 @@ from torch import Tensor
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
-from s2s_cli.files import held, sync, whole_file
+from s2s_cli.files import held, whole_file
+from s2s_cli.worker import threads
 
 _PATIENCE = timedelta(days=30)  # those that are done wait for the slowest; torchrun sees to those that have died
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
@@ -70,8 +70,8 @@ class Runtime:
             torch.use_deterministic_algorithms(True)
             # Nothing here reads what it has not written.
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        if num_threads := threads(settings.threads):
+            torch.set_num_threads(num_threads)
         precision: str = settings.precision
         if precision == "auto":
             as_before = validated_in == "fp32" or (validated_in == "fp16" and name == "cuda")
@@ -335,52 +335,6 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file that is never there in part, wherever the process or the machine dies."""
     with whole_file(path) as file:
         file.write(text.encode())
-
-
-class Log:
-    """Lines for people, on stderr and in `train.log`; numbers for programs, in `metrics.jsonl`; or silence."""
-
-    def __init__(self, folder: Path, silent: bool = False) -> None:
-        self._silent = silent
-        self.also: Callable[..., None] | None = None  # hears of all numbers, as `metrics` does
-        self._metrics = folder / "metrics.jsonl"
-        if not silent:
-            self._text: IO[str] = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - for the whole run
-
-    def say(self, message: str, screen: bool = True) -> None:
-        """One line for people; without `screen`, for those who read `train.log` alone."""
-        if self._silent:
-            return
-        if screen:
-            tell(message)
-        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
-        self._text.flush()
-
-    def rewind(self, update: int, validated: int) -> None:
-        """Forget what a resumed run is about to write again: updates after `update`, validations after `validated`."""
-        if self._silent or not self._metrics.exists():
-            return
-        kept = []
-        for line in self._metrics.read_text(encoding="utf-8", errors="replace").split("\n"):
-            with contextlib.suppress(ValueError, LookupError, TypeError):  # a line cut short or spoiled
-                numbers = json.loads(line)
-                if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
-                    kept.append(line + "\n")
-        write_whole(self._metrics, "".join(kept))
-
-    def metrics(self, kind: str, update: int, **numbers: object) -> None:
-        """One JSON object: `kind` is train, valid or average."""
-        if self._silent:
-            return
-        with open(self._metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "update": update, **numbers}) + "\n")
-        if self.also is not None:
-            self.also(kind, update, **numbers)
-
-    def sync(self) -> None:
-        """Have the numbers on disk, before a checkpoint that they lead up to."""
-        if not self._silent and self._metrics.exists():
-            sync(self._metrics)
 
 
 def has_screen() -> bool:

@@ -11,6 +11,20 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 
+def cores() -> int:
+    """Cores that this process may use: its share of them, where torchrun has started several on this machine."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def threads(asked: int) -> int:
+    """How many threads to compute with; 0 leaves it to torch, whose choice is right but where torchrun, unless told, gives each
+    of several processes a single one.
+    """
+    several = os.environ.get("LOCAL_WORLD_SIZE", "1") != "1"
+    return asked or (cores() if several and os.environ.get("OMP_NUM_THREADS") == "1" else 0)
+
+
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
     """Within, for forking, Ctrl-C and SIGTERM are noted only, and heard afterwards.

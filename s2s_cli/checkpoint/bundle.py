@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from s2s_cli import __version__
-from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
+from s2s_cli.config import BEFORE, LOWER_IS_BETTER, ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.files import sha256, step_aside, strangers, whole_folder
@@ -130,7 +130,7 @@ def save_bundle(
     """
     if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or not _may_go(path)):
         raise S2SError(f"{path} is there already and is no bundle: choose another name, or move it away")
-    if path.is_dir() and (others := strangers(path, ["config.json", WEIGHTS, SUMS], ["vocab", "training"])):
+    if path.is_dir() and (others := strangers_in(path)):
         raise S2SError(f"{path} holds {others[0]}, which would be lost: choose another name, or move it away")
     config = {
         "format": FORMAT,
@@ -156,6 +156,11 @@ def _may_go(path: Path) -> bool:
     return (path / SUMS).is_file() or not any(path.iterdir())
 
 
+def strangers_in(path: Path) -> list[str]:
+    """Files in a bundle's folder that are none of its own."""
+    return strangers(path, ["config.json", WEIGHTS, SUMS], ["vocab", "training"])
+
+
 def remove_folder(path: Path) -> None:
     """Delete a folder so that its name never stands for a part of it, wherever the process dies."""
     shutil.rmtree(step_aside(path, ".gone"), ignore_errors=True)
@@ -171,8 +176,11 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
         raise BundleError(_other_format(path, config.get("format")))
     if not trusted:
         check_sums(path, covers=("config.json", WEIGHTS))
+    settings = config.get("model")
+    if isinstance(settings, dict) and settings.get("family") in BEFORE:
+        settings = BEFORE[settings["family"]] | settings
     try:
-        model = TypeAdapter(ModelSettings).validate_python(config.get("model"))
+        model = TypeAdapter(ModelSettings).validate_python(settings)
         search = SearchSettings.model_validate(config.get("search"))
     except ValidationError as error:
         raise BundleError(f"{path / 'config.json'} holds settings that this s2s does not know: {error}") from None
@@ -280,6 +288,8 @@ def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
         text = _read_text(folder / SUMS)
     except (OSError, UnicodeDecodeError):
         raise BundleError(f"{folder} has no readable {SUMS}: it is not a whole bundle") from None
+    if "\0" in text:  # of a power cut
+        raise BundleError(f"{folder / SUMS} is torn: it is not a whole bundle")
     sums = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
     if missing := set(covers) - {name for _, _, name in sums}:
         raise BundleError(f"{folder / SUMS} does not cover {min(missing)}: it is not a whole bundle")

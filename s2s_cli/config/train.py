@@ -189,7 +189,7 @@ class RuntimeSettings(Section):
     validated in. fp16 is for GPUs without bf16. int8 translates on CPU; matrices too small to gain are in bf16 or fp32 then. In
     training weights stay fp32."""
     threads: NonNegativeInt = 0
-    """CPU threads; 0 takes every core."""
+    """CPU threads; 0 takes every core (under torchrun, this process's share)."""
     deterministic: bool = False
     """Train on CUDA with kernels that give the same bits each time, so that a run that was interrupted ends as if it had not
     been. It costs speed; coverage and average attention have no such kernels. On CPU all are like that."""

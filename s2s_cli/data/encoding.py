@@ -4,7 +4,6 @@ Blocks go out and come back in order, a few at a time, so that memory does not g
 same for any number of processes. This room writes no files.
 """
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from s2s_cli.data.filters import Encodings, Lengths, Limits, Mask, marks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, Side, count_lengths, count_ratios, example
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import DataError
-from s2s_cli.worker import call, start_pool
+from s2s_cli.worker import call, cores, start_pool
 
 Ids = npt.NDArray[np.int32]
 
@@ -105,7 +104,7 @@ def tagged(tag: str, texts: list[str]) -> list[str]:
 
 def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> Iterator[Encoded]:
     """Encode blocks in that many processes (0: one for each core), in order."""
-    workers = workers or available_cores()
+    workers = workers or cores()
     first = list(islice(blocks, 2))
     blocks = chain(first, blocks)
     if workers == 1 or len(first) < 2:  # processes would cost more than they bring
@@ -127,11 +126,6 @@ def encode_blocks(blocks: Iterator[Block], encoder: Encoder, workers: int) -> It
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _encode(vocab: Vocab, texts: Sequence[str], truncate: int) -> tuple[Rows, Lengths]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.data.corpus import Block
-from s2s_cli.data.encoding import Encoded, Encoder, Rows, available_cores, encode_blocks
+from s2s_cli.data.encoding import Encoded, Encoder, Rows, encode_blocks
 from s2s_cli.data.report import Account, Found, Side
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ class Ranks:
         """Encode blocks with all ranks. The first gets them all, in order; the others get nothing."""
         if self.world == 1:
             return encode_blocks(blocks, encoder, workers)
-        workers = workers or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         with self.step():
             mine = (block for i, block in enumerate(blocks) if i % self.world == self.rank)
             with open(folder / f"part-{self.rank}", "wb") as part:

@@ -72,14 +72,16 @@ def load_embeddings(path: Path, vocab: Vocab) -> tuple[Tensor, Coverage]:
 def _read(path: Path, wanted: dict[str, list[tuple[int, int]]], num_pieces: int) -> tuple[dict[int, int], Tensor]:
     """The best match of each piece that has one, by id, and the vectors [V, D] as they stand in the file."""
     found: dict[int, int] = {}
-    matrix = torch.zeros(0)
+    matrix, told = torch.zeros(0), 0
     for number, line in enumerate(read_lines(path, invalid="replace"), start=1):
         fields = line.rstrip().split(" ")
         if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
-            matrix = torch.zeros(num_pieces, int(fields[1]))
+            told = int(fields[1])
             continue
         if matrix.dim() == 1:
-            matrix = torch.zeros(num_pieces, len(fields) - 1)
+            if told >= len(fields):
+                raise DataError(f"{path}:{number}: a word and {told} numbers should stand here")
+            matrix = torch.zeros(num_pieces, told or len(fields) - 1)
         width = matrix.shape[1]
         word = " ".join(fields[: len(fields) - width])  # some of GloVe's words hold spaces
         better = [(rank, i) for rank, i in wanted.get(word, ()) if rank < found.get(i, 3)]

@@ -59,13 +59,14 @@ class _ByteDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
         # 64 random bits make 8 bytes; each of them is below `dropped` with probability dropped/256.
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        ctx.keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        ctx.save_for_backward(keep)
         ctx.scale = 256.0 / (256 - dropped)
-        return x * ctx.keep * ctx.scale
+        return x * keep * ctx.scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.keep * ctx.scale, None
+        return grad * ctx.saved_tensors[0] * ctx.scale, None
 
 
 def embedding(num: int, dim: int) -> nn.Embedding:

@@ -40,6 +40,8 @@ class Stack(nn.Module):
             _CELLS[settings.cell](width if number else input_dim, dim, bidirectional=bidirectional, batch_first=True)
             for number in range(layers)
         )
+        for layer in self.layers:
+            _begin(layer)  # type: ignore[arg-type]
         self.norms = nn.ModuleList(
             nn.LayerNorm(width if number else input_dim) for number in range(layers) if settings.layer_norm
         )
@@ -70,6 +72,20 @@ class Stack(nn.Module):
             x = x + y if self.residual and number >= 2 else y
             lasts.append(last)
         return x, tuple(torch.stack(cells, dim=1) for cells in zip(*lasts, strict=True))
+
+
+def _begin(layer: nn.RNNBase) -> None:
+    """First weights: for each gate Xavier's from the input, and an orthogonal matrix from the state (Saxe et al. 2014), so that
+    both reach it with their own variance; biases zero.
+    """
+    for name, tensor in layer.named_parameters():
+        for gate in tensor.detach().split(layer.hidden_size):
+            if name.startswith("bias"):
+                nn.init.zeros_(gate)
+            elif name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(gate)
+            elif not gate.is_meta:
+                nn.init.orthogonal_(gate)
 
 
 def _run_layer(layer: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tensor | None) -> tuple[Tensor, Cells]:

@@ -15,7 +15,7 @@ from s2s_cli.config import RnnSettings
 from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.heads import build_head
-from s2s_cli.models.layers import Dropout, VariationalDropout, embedding
+from s2s_cli.models.layers import Dropout, VariationalDropout, embedding, xavier
 from s2s_cli.models.products import Linear
 from s2s_cli.models.recurrent import Cells, Masks, Stack
 
@@ -59,6 +59,7 @@ class GlobalAttention(nn.Module):
         if score == "additive":
             self.query = Linear(dim, dim)
             self.energy = Linear(dim, 1, bias=False)
+        xavier(*self.children())  # type: ignore[arg-type]
         if coverage:
             self.coverage = nn.Parameter(torch.zeros(dim))
 
@@ -100,6 +101,7 @@ class Rnn(Seq2Seq):
         self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, emb_dim)
         out_dim = dim if tie == "none" else emb_dim  # a tied output layer is as wide as the embedding
         self.head = build_head(settings, embedding(sizes.tgt, out_dim) if tie == "none" else self.tgt_embedding)
+        self.scale = emb_dim**0.5 if settings.scale_embedding else 1.0
         self.dropout = (VariationalDropout if settings.variational_dropout else Dropout)(settings.dropout)
         directions = 2 if settings.bidirectional else 1
         self.encoder = Stack(settings, emb_dim, dim // directions, settings.encoder_layers, settings.bidirectional)
@@ -115,12 +117,13 @@ class Rnn(Seq2Seq):
         )
         seen = dim if self.attention is None else 2 * dim + (emb_dim if self.before else 0)
         self.out = Linear(seen, out_dim)
+        xavier(self.out, *self.bridge)
         # Whether a position needs the attention of the one before it, so that training too goes one by one.
         self.one_by_one = settings.input_feeding or self.before or settings.coverage
 
     def encode(self, src: Tensor, src_len: Tensor) -> RnnMemory:
         """See `Seq2Seq.encode`."""
-        states, last = self.encoder(self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
+        states, last = self.encoder(self._read(self.src_embedding, src), lengths=src_len)  # [B, S, D]
         return RnnMemory(
             states=states,
             mask=copied(real_positions(src_len, src.shape[1]), src.device),
@@ -128,6 +131,10 @@ class Rnn(Seq2Seq):
             keys=None if self.attention is None else self.attention.keys(self.dropout(states)),
             first=self._bridged(last),
         )
+
+    def _read(self, table: nn.Embedding, ids: Tensor) -> Tensor:
+        """ids [N, T] -> what the first cell reads, [N, T, E]."""
+        return self.dropout(table(ids) * self.scale)
 
     def _bridged(self, last: Cells) -> Cells:
         """From the encoder's last cells to the decoder's first."""
@@ -153,7 +160,7 @@ class Rnn(Seq2Seq):
     def decode(self, tgt_in: Tensor, memory: RnnMemory) -> tuple[Tensor, Tensor | None]:
         """See `Seq2Seq.decode`; one position after the other where each needs the attention of the one before."""
         state = self.start(memory)
-        x = self.dropout(self.tgt_embedding(tgt_in))
+        x = self._read(self.tgt_embedding, tgt_in)
         noise = self._noise(x)
         if not self.one_by_one:
             states, _ = self.decoder(x, state.cells, masks=noise.layers)
@@ -170,7 +177,7 @@ class Rnn(Seq2Seq):
         self, tokens: Tensor, memory: RnnMemory, state: RnnState, attention: bool
     ) -> tuple[Tensor, Tensor | None, RnnState]:
         """See `Seq2Seq.advance`."""
-        x = self.dropout(self.tgt_embedding(tokens[:, None]))  # [N, 1, E]
+        x = self._read(self.tgt_embedding, tokens[:, None])  # [N, 1, E]
         hidden, weights, state = self._position(x, memory, state, Noise())
         return hidden.squeeze(1), weights.squeeze(1) if attention and weights is not None else None, state
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from s2s_cli.errors import S2SError
-from s2s_cli.files import STDOUT, beside, held, is_regular, put, told, whole_file
+from s2s_cli.files import STDOUT, held, is_regular, put, told, whole_file
 from s2s_cli.runtime import tell
 
 _EVERY = 1.0  # seconds between two records: what a kill can lose at most, beside the window in work
@@ -143,9 +143,8 @@ class Writer:
         names = [path.name for path in self._paths]
         record = {"files": names, "identity": self._identity, "lines": self.lines, "sizes": self._sizes}
         record["account"] = self.account
-        with open(beside(self._journal), "wb") as journal:
+        with whole_file(self._journal) as journal:
             journal.write(json.dumps(record).encode() + b"\n")
-            put(journal, self._journal)
         self._recorded = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -154,7 +153,7 @@ class Writer:
                 self._end()
             return
         keep = self._identity is not None and self.lines > 0
-        with suppress(OSError):  # a full disk: the record before holds
+        with suppress(OSError, S2SError):  # a full disk: the record before holds
             if keep:
                 self._note()
         self._close(keep)

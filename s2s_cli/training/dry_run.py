@@ -50,6 +50,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     total = settings.max_updates / updates
     epochs = min(total, settings.max_epochs) if settings.max_epochs else total
     weights = num_parameters(model) * 4
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad) * 4
     state = sum(t.numel() * t.element_size() for t in moments_of(model, learner.optimizer).values())
     average = weights if learner.average is not None else 0
     per_update = num_tokens / num_sampled * settings.accumulate * runtime.world
@@ -58,7 +59,7 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         print(f"begins with {report}")
     print(f"data        {len(dataset.train):,} training pairs, {len(dataset.valid):,} for validation")
     print(
-        f"memory      weights {_mib(weights)}, gradients {_mib(weights)}, optimizer {_mib(state)}"
+        f"memory      weights {_mib(weights)}, gradients {_mib(learning)}, optimizer {_mib(state)}"
         f"{', moving average ' + _mib(average) if average else ''},"
         f"\n            activations of the hardest batch {activations}"
     )

@@ -4,9 +4,11 @@ What it does is a function of the history and of the checkpoints that are there,
 the same way when the command is given again.
 """
 
+from contextlib import suppress
+
 from s2s_cli.checkpoint.average import mean_weights
 from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, weights_of
-from s2s_cli.errors import Interrupted
+from s2s_cli.errors import BundleError, Interrupted
 from s2s_cli.runtime import StopSignal
 from s2s_cli.training.state import Record
 from s2s_cli.training.trainer import Trainer
@@ -41,16 +43,20 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
     """Where the average comes from and its scores. It is made unless it is there; None where the run kept one checkpoint."""
     checkpoints, progress, config = trainer.checkpoints, trainer.progress, trainer.config
     best = [checkpoints.path(update) for update in checkpoints.ranked(progress.history)]
-    kept = [path for path in best if path.is_dir()][: checkpoints.keep_best]
+    bundles = []
+    for path in [path for path in best if path.is_dir()][: checkpoints.keep_best]:
+        try:
+            bundles.append(open_bundle(path))
+        except BundleError as error:
+            trainer.log.say(f"not averaged: {error}")
     path = checkpoints.folder / AVERAGED
-    if len(kept) < 2:
+    if len(bundles) < 2:
         return None
-    if (path / "config.json").is_file():
+    with suppress(BundleError):  # it is not there yet, or torn, and made anew
         there = open_bundle(path).origin
         made_of = [part["bundle"] for part in there.get("averaged", [])]
-        if made_of == [bundle.name for bundle in kept] and checkpoints.metric in there:
+        if made_of == [bundle.path.name for bundle in bundles] and checkpoints.metric in there:
             return there
-    bundles = [open_bundle(bundle, trusted=True) for bundle in kept]
     weights = mean_weights(bundles, [1.0] * len(bundles))
     model = trainer.learner.model
     for name, tensor in weights_of(model).items():
@@ -61,7 +67,7 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
     origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
     save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
     trainer.log.metrics("average", **where, **found.record(checkpoints.metric), ppl=found.perplexity)
-    trainer.log.say(f"average of {', '.join(bundle.name for bundle in kept)}: {found}")
+    trainer.log.say(f"average of {', '.join(bundle.path.name for bundle in bundles)}: {found}")
     return origin
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from s2s_cli.data.dataset import Dataset
-from s2s_cli.runtime import Log, Runtime
+from s2s_cli.runtime import Runtime
+from s2s_cli.training.log import Log
 from s2s_cli.training.state import Progress
 from s2s_cli.training.update import LEAST_SCALE, Outcome
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import Any
 
 import yaml
 
-from s2s_cli.config import Config
+from s2s_cli.config import BEFORE, Config
+from s2s_cli.config.duration import Duration
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, S2SError
-from s2s_cli.runtime import Runtime, lock, write_whole
+from s2s_cli.runtime import Runtime, lock, tell, write_whole
 
 # What may change between two commands on one run folder: nothing of it changes a weight at any update.
 _FREE = {
     *("max_updates", "max_epochs", "patience", "save_every", "keep_last", "keep_best"),
     *("log_every", "tensorboard", "run", "data", "preset", "dry_run", "shard_optimizer"),
 }
+_PATHS = ("init_from", "src_embeddings", "tgt_embeddings")
 _FREE_OF_SEARCH = {"search_tokens"}  # which no output depends on
 _SCORED = ("tokenize", "lowercase", "smooth", "chrf_", "ter_", "rouge_")  # options that change a validation score
 _FILE = "config.yaml"
@@ -47,11 +50,12 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     each difference.
 
     A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
-    A setting that the run's file does not have is newer than the run, which was made with what is now its default.
+    A setting that the run's file does not have is newer than the run, which was made with what is now its default, or `BEFORE`.
     """
     settings = _fixed(config, dataset, world)
     # So that the file goes on with the run, or begins such a one: all settings of training, as they were given last.
     given = {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
+    given["runtime"] = settings["runtime"] | {"deterministic": config.runtime.deterministic}
     text = yaml.safe_dump(settings | given, sort_keys=False)
     before = _recorded(run)
     if before is None:
@@ -63,7 +67,8 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         f"  {section}.{key}{_of_all(key)}: the run has {old!r}, now {new!r}"
         for section, values in settings.items()
         for key, new in values.items()
-        if key not in idle and (old := (before.get(section) or {}).get(key, _default(section, key, settings))) != new
+        if key not in idle
+        and not _is_same(key, old := (before.get(section) or {}).get(key, _default(section, key, settings)), new)
     ]
     changes += _other_data(before.get("data") or {}, data)
     if changes:
@@ -74,6 +79,10 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         )
     if (run / _FILE).read_text(encoding="utf-8") != text:
         write_whole(run / _FILE, text)
+    for name in ("keep_last", "keep_best"):
+        old, new = before.get("train", {}).get(name, 0), getattr(config.train, name)
+        if isinstance(old, int) and old > new:
+            tell(f"{name} was {old} and is {new}: with the next validation, more than {new} go")
 
 
 def recorded_batch_tokens(run: Path) -> int | None:
@@ -176,10 +185,22 @@ def _other_data(before: dict[str, Any], data: dict[str, Any]) -> list[str]:
     return changes
 
 
+def _is_same(key: str, old: Any, new: Any) -> bool:
+    """Whether two plain values of a setting mean the same, however a time or a path is spelled."""
+    if key in _PATHS and isinstance(old, str) and isinstance(new, str):
+        return os.path.realpath(old) == os.path.realpath(new)
+    if key == "max_time" and old and new:
+        with contextlib.suppress(ValueError):
+            return Duration(old) == Duration(new)
+    return bool(old == new)
+
+
 def _of_all(key: str) -> str:
     return " (times processes)" if key == "accumulate" else ""
 
 
 def _default(section: str, key: str, settings: dict[str, Any]) -> Any:
+    if section == "model" and key in (before := BEFORE.get(settings["model"]["family"], {})):
+        return before[key]
     given = {"model": {"family": settings["model"]["family"]}} if section == "model" else {}
     return getattr(Config.model_validate(given), section).model_dump(mode="json")[key]

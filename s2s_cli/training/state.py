@@ -29,12 +29,13 @@ from s2s_cli.checkpoint.bundle import (
     remove_folder,
     save_bundle,
     save_tensors,
+    strangers_in,
     weights_of,
 )
 from s2s_cli.config import ModelSettings, SearchSettings
 from s2s_cli.config.section import NonNegativeInt
 from s2s_cli.data.vocab import Vocabs
-from s2s_cli.errors import BundleError
+from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.files import REPLACED, sync
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.runtime import Background, Runtime, tell
@@ -235,6 +236,7 @@ class Checkpoints:
             (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
         def write() -> None:
+            self._rescue(progress.update)
             save_bundle(path, weights, settings, search, vocabs, origin, write_training)
             self._settle(history)
 
@@ -259,7 +261,13 @@ class Checkpoints:
         A torn or altered one is named on stderr and passed over; BundleError if none of several is whole, and for one that is
         whole and not understood, as that of a newer version: nothing is deleted then.
         """
-        candidates = [u for u in reversed(self.updates()) if (self.path(u) / "training").is_dir()]
+        updates = self.updates()
+        candidates = [u for u in reversed(updates) if (self.path(u) / "training").is_dir()]
+        if updates and not candidates:
+            raise BundleError(
+                f"no checkpoint in {self.folder} has the training/ folder that a run goes on from: put one back, or choose "
+                "another --run (and begin from these weights with --init-from)"
+            )
         for update in candidates:
             try:
                 check_sums(self.path(update), covers=("config.json", WEIGHTS_FILE))
@@ -280,8 +288,8 @@ class Checkpoints:
         """Delete the checkpoints of later updates, which the run that goes on from this one makes anew."""
         for later in self.updates():
             if later > update:
-                remove_folder(self.path(later))
-        self._settle(history)
+                self._remove(later)
+        self._settle(history, prune=False)
 
     def load(self, learner: Learner, update: int) -> Progress:
         """The checkpoint of an update, which has been checked."""
@@ -300,23 +308,43 @@ class Checkpoints:
         learner.load(self.path(update))
         return progress
 
-    def _settle(self, history: list[Record]) -> None:
-        """Let `last`, `best` and the set of checkpoints be what they should be after the newest one."""
+    def _remove(self, update: int) -> None:
+        """Delete a checkpoint, but nothing that somebody has put into it."""
+        self._rescue(update)
+        remove_folder(self.path(update))
+
+    def _rescue(self, update: int) -> None:
+        """Take files that are none of ours out of a checkpoint that goes."""
+        path = self.path(update)
+        for name in strangers_in(path) if path.is_dir() else []:
+            place = self.run / "found" / path.name / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path / name, place)
+            tell(f"{path / name} is in {place} now: the checkpoint goes")
+
+    def _settle(self, history: list[Record], prune: bool = True) -> None:
+        """Let `last` and `best` be what they should be after the newest checkpoint, and, to `prune`, the set of them all."""
         updates = self.updates()
         self.point("last", self.path(updates[-1]))
         if best := [u for u in self.ranked(history) if u in updates]:
             self.point("best", self.path(best[0]))
+        if not prune:
+            return
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
         keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:
-                remove_folder(self.path(update))
+                self._remove(update)
             elif update not in keep_last and (self.path(update) / "training").exists():
                 remove_folder(self.path(update) / "training")
 
     def point(self, name: str, bundle: Path) -> None:
-        """Let `best` or `last` stand for a bundle, from one moment to the next."""
+        """Let `best` or `last` stand for a bundle, from one moment to the next. S2SError for a folder in its place."""
+        if (self.run / name).is_dir() and not (self.run / name).is_symlink():
+            raise S2SError(
+                f"{self.run / name} is a folder where a link to a checkpoint should be, as some copies make: move it away"
+            )
         beside = self.run / f".{name}.tmp"
         beside.unlink(missing_ok=True)
         beside.symlink_to(bundle.relative_to(self.run))

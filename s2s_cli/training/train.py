@@ -13,13 +13,14 @@ from s2s_cli.config.duration import clock
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.models.build import build_model, num_parameters
-from s2s_cli.runtime import Log, Runtime, StopSignal, keep_memory, seed_for
+from s2s_cli.runtime import Runtime, StopSignal, keep_memory, seed_for
 from s2s_cli.training.board import Board
 from s2s_cli.training.dry_run import dry_run
 from s2s_cli.training.finish import finish
 from s2s_cli.training.fit import fitting
 from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens, recorded_max_src_len
 from s2s_cli.training.init_from import first_weights
+from s2s_cli.training.log import Log
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer
@@ -43,8 +44,8 @@ def train(config: Config) -> None:
     try:
         _check_deterministic(config, runtime)
         if settings.dry_run:
-            learner = _fresh_learner(config, dataset, runtime)
             with runtime.step():
+                learner = _fresh_learner(config, dataset, runtime)
                 reports = first_weights(learner.model, dataset.vocabs, settings)
             dry_run(_with_batch_tokens(config, dataset, learner, runtime), dataset, learner, runtime, reports)
             return
@@ -63,7 +64,8 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     with runtime.step():
         if runtime.is_main:
             checkpoints.tidy()
-    learner = _fresh_learner(config, dataset, runtime)
+    with runtime.step():
+        learner = _fresh_learner(config, dataset, runtime)
     is_auto = settings.batch_tokens == "auto"
     config = _with_batch_tokens(config, dataset, learner, runtime)
     settings = config.train
@@ -194,7 +196,7 @@ def _with_batch_tokens(config: Config, dataset: Dataset, learner: Learner, runti
     if settings.batch_tokens != "auto":
         return config
     with runtime.step():
-        size = recorded_batch_tokens(settings.run) if runtime.is_main else None
+        size = recorded_batch_tokens(settings.run) if runtime.is_main and not settings.dry_run else None
     size = runtime.share(size)
     if size is None:
         size = fitting(config, dataset, learner, runtime)

@@ -18,9 +18,10 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import Log, Runtime, StopSignal, has_screen, tell
+from s2s_cli.runtime import Runtime, StopSignal, has_screen, tell
 from s2s_cli.training.board import Board
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
+from s2s_cli.training.log import Log
 from s2s_cli.training.optim import learning_rate, plateau_drops
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
@@ -215,7 +216,7 @@ class Trainer:
             self.checkpoints.forget_after(update, self.progress.history)
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
-        self.progress.time_used = progress.time_used
+        self.progress.time_used, self.progress.health.streak = progress.time_used, 0
         self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
@@ -289,13 +290,12 @@ class Trainer:
         progress, tally, now = self.progress, self.progress.tally, time.monotonic()
         if not tally.updates:
             return  # all have been left out: there is no loss to tell of
-        num_losses = tally.num_tokens
         seconds, num_tokens = now - self._mark[0], progress.num_tokens - self._mark[1]
         numbers = {
             "epoch": self._epochs(),
             "elapsed": progress.seconds,
-            "criterion": tally.total / num_losses,
-            "loss": (loss := tally.nll / num_losses),
+            "criterion": tally.total / tally.num_tokens,
+            "loss": (loss := tally.nll / tally.num_tokens),
             "ppl": math.exp(min(700.0, loss)),
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "grad_norm": tally.norm / tally.updates,
@@ -303,7 +303,7 @@ class Trainer:
         }
         apart = ""
         if self.settings.consistency != "none":
-            numbers["consistency"] = tally.divergence / num_losses
+            numbers["consistency"] = tally.divergence / tally.num_tokens
             apart = f" apart {numbers['consistency']:.3f}"
         self.log.metrics("train", progress.update, **numbers)
         line = (

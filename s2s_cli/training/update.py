@@ -136,7 +136,8 @@ class Updater:
             with self.runtime.autocast():
                 loss = batch_loss(self.learner.model, batch.to(device), self.settings, number)
             mean = loss.total / num_tokens
-            (mean if self.scaler is None else mean * self.scaler[0]).backward()
+            if mean.requires_grad:  # all that learns may be frozen, or left out by layer_drop
+                (mean if self.scaler is None else mean * self.scaler[0]).backward()
             divergence = torch.zeros_like(loss.nll) if loss.divergence is None else loss.divergence
             sums[:3] += torch.stack([loss.total.detach(), loss.nll.detach(), divergence.detach()])
             sums[3] += batch.num_tokens

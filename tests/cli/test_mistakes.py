@@ -54,7 +54,7 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "input that is a folder": (["translate", "-i", "run"], ["run", "directory"]),
     "output that is a folder": (["translate", "-i", "test.src", "-o", "run"], ["run is a folder"]),
     "output without a name": (
-        ["translate", "-i", "test.src", "-o", ""],
+        ["translate", "-i", "test.src", "-o", "."],
         ["translate.output (--output)", "has no name"],
     ),
     "output that is this folder": (
@@ -62,10 +62,10 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
         ["translate.output (--output)", "has no name"],
     ),
     "alignments without a name": (
-        ["translate", "--alignments", ""],
+        ["translate", "--alignments", "."],
         ["translate.alignments (--alignments)", "has no name"],
     ),
-    "average without a name": (["average", "-o", ""], ["average.output (--output)", "has no name"]),
+    "average without a name": (["average", "-o", "."], ["average.output (--output)", "has no name"]),
     "plot without a name": (["plot", "run", "-o", "."], ["plot.output (--output)", "has no name"]),
     "page without a name": (
         ["score", "-i", "test.tgt", "--analyze", "."],

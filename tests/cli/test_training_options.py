@@ -1,6 +1,7 @@
 """Options of `train` as whole commands: objectives that draw by chance, a time limit, a validation subset, event files."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_a_run_ends_in_time_with_an_average(s2s: Zygote, home: Path, tmp_path: P
     assert "nothing left to do: 5s are used up (max_time); begin another run with --init-from" in again.err
     assert (run / "checkpoints/averaged/model.safetensors").read_bytes() == weights
     assert json.loads((run / "best" / "config.json").read_text())["origin"]["bleu"] == best["bleu"]
+    # What is torn is not averaged, and an average that is torn is made anew.
+    parts = [part["bundle"] for part in averaged["averaged"]]
+    spoiled = run / "checkpoints" / min(parts)  # not the newest, which the run goes on from
+    weights = bytearray((spoiled / "model.safetensors").read_bytes())
+    weights[-8:] = bytes(8)
+    (spoiled / "model.safetensors").write_bytes(weights)
+    os.truncate(run / "checkpoints/averaged/model.safetensors", 1000)
+    again = s2s.run(*options, cwd=home)
+    assert again.code == 0, again.err
+    assert f"not averaged: {spoiled / 'model.safetensors'} is torn or was altered" in again.err
+    made_of = json.loads((run / "checkpoints/averaged/config.json").read_text())["origin"]["averaged"]
+    assert [part["bundle"] for part in made_of] == [part for part in parts if part != spoiled.name]
     refused = s2s.run(*options[:-6], "--max-time", "10m", "--valid-every", 12, cwd=home)
     assert refused.code == 2
     assert "train.max_time: the run has '5s', now '10m'" in refused.err

@@ -19,7 +19,8 @@ import torch
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
-from s2s_cli.runtime import Background, Log, Runtime, StopSignal, available_memory, has_screen, lock, seed_for, tell
+from s2s_cli.runtime import Background, Runtime, StopSignal, available_memory, has_screen, lock, seed_for, tell
+from s2s_cli.training.log import Log
 
 
 def draws(*numbers: int) -> list[float]:

@@ -95,6 +95,7 @@ def test_words_with_spaces_do_not_shift_the_numbers(tmp_path, vocab):
         (["3 0", "the"], ":2: a word and 0 numbers"),
         (["2 3"], "no vector but zero for any piece"),
         (["the 0 0 0", "dog 0 0 0"], "no vector but zero for any piece"),
+        (["5 999999999999", "the 1 2"], ":2: a word and 999999999999 numbers"),
         (["unicorn 1 2 3"], "no vector but zero for any piece"),
     ],
 )

@@ -16,8 +16,9 @@ from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.embeddings import load_embeddings
-from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.runtime import Runtime, StopSignal
 from s2s_cli.training.init_from import first_weights, init_from
+from s2s_cli.training.log import Log
 from s2s_cli.training.optim import freeze, moments_of
 from s2s_cli.training.state import Progress
 from s2s_cli.training.train import _fresh_learner, train

@@ -15,7 +15,7 @@ from samples import MODEL, random_model
 from s2s_cli.checkpoint.bundle import open_bundle, weights_of, write_sums
 from s2s_cli.config import SearchSettings, TrainSettings
 from s2s_cli.data.vocab import Vocabs
-from s2s_cli.errors import BundleError
+from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.runtime import Runtime
 from s2s_cli.training.optim import Average, build_optimizer, moments_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Tally
@@ -88,6 +88,53 @@ def test_nothing_there_is_a_fresh_start(tmp_path: Path, vocabs: Vocabs) -> None:
 def kept(at: Checkpoints) -> tuple[list[int], list[int]]:
     """Updates that have a bundle, and those that one can go on from."""
     return at.updates(), [u for u in at.updates() if (at.path(u) / "training").is_dir()]
+
+
+def test_bundles_that_nothing_can_go_on_from_are_not_trained_over(tmp_path: Path, vocabs: Vocabs) -> None:
+    """As where somebody has taken the moments away, to save room."""
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 1, {1: 2.0})
+    shutil.rmtree(at.path(1) / "training")
+    with pytest.raises(BundleError, match="has the training/ folder that a run goes on from"):
+        at.resume(learner(vocabs))
+    assert at.updates() == [1]
+
+
+def test_going_on_with_fewer_to_keep_deletes_nothing_yet(tmp_path: Path, vocabs: Vocabs) -> None:
+    scores = {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    at = checkpoints(tmp_path, keep_last=4, keep_best=4)
+    for update in (1, 2, 3):
+        save(at, vocabs, update, scores)
+    fewer = checkpoints(tmp_path, keep_last=1, keep_best=1)
+    fewer.resume(learner(vocabs))
+    assert fewer.updates() == [1, 2, 3]
+    save(fewer, vocabs, 4, scores)
+    assert fewer.updates() == [4]
+
+
+def test_what_somebody_put_into_a_checkpoint_outlives_it(tmp_path: Path, vocabs: Vocabs, capsys) -> None:
+    scores = {1: 1.0, 2: 2.0, 3: 3.0}
+    at = checkpoints(tmp_path, keep_last=1, keep_best=1)
+    save(at, vocabs, 1, {})  # by a signal
+    (tmp_path / "last" / "test.hyp").write_text("mine")
+    save(at, vocabs, 1, scores)  # and validated after it
+    found = tmp_path / "found" / at.path(1).name
+    assert (found / "test.hyp").read_text() == "mine"
+    (at.path(1) / "notes").mkdir()
+    (at.path(1) / "notes" / "a").write_text("mine")
+    save(at, vocabs, 2, scores)
+    assert at.updates() == [2]
+    assert (found / "notes" / "a").read_text() == "mine"
+    assert f"is in {found / 'notes' / 'a'} now" in capsys.readouterr().err
+
+
+def test_a_copy_whose_links_became_folders_is_told(tmp_path: Path, vocabs: Vocabs) -> None:
+    at = checkpoints(tmp_path / "run")
+    save(at, vocabs, 1, {1: 1.0})
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")  # as `cp -rL`
+    with pytest.raises(S2SError, match="copy/last is a folder where a link to a checkpoint should be"):
+        checkpoints(tmp_path / "copy").resume(learner(vocabs, 1))
+    assert not list((tmp_path / "copy").glob(".*"))
 
 
 @settings(max_examples=12, deadline=None)

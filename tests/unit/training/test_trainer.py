@@ -18,9 +18,10 @@ from s2s_cli.data.loader import collate
 from s2s_cli.data.preprocess import preprocess
 from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
-from s2s_cli.runtime import Log, Runtime, StopSignal
+from s2s_cli.runtime import Runtime, StopSignal
 from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
+from s2s_cli.training.log import Log
 from s2s_cli.training.state import Checkpoints, Progress
 from s2s_cli.training.train import _fresh_learner, _with_source_cut, train
 from s2s_cli.training.trainer import Trainer

@@ -1,0 +1,59 @@
+"""What a run says while it learns: lines for people and numbers for programs, in the run folder and on the screen."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from s2s_cli.files import sync
+from s2s_cli.runtime import tell, write_whole
+
+
+class Log:
+    """Lines for people, on stderr and in `train.log`; numbers for programs, in `metrics.jsonl`; or silence."""
+
+    def __init__(self, folder: Path, silent: bool = False) -> None:
+        self._silent = silent
+        self.also: Callable[..., None] | None = None  # hears of all numbers, as `metrics` does
+        self._metrics = folder / "metrics.jsonl"
+        if not silent:
+            self._text: IO[str] = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - for the whole run
+
+    def say(self, message: str, screen: bool = True) -> None:
+        """One line for people; without `screen`, for those who read `train.log` alone."""
+        if self._silent:
+            return
+        if screen:
+            tell(message)
+        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        self._text.flush()
+
+    def rewind(self, update: int, validated: int) -> None:
+        """Forget what a resumed run is about to write again: updates after `update`, validations after `validated`."""
+        if self._silent or not self._metrics.exists():
+            return
+        kept = []
+        for line in self._metrics.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError, LookupError, TypeError):  # a line cut short or spoiled
+                numbers = json.loads(line)
+                if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
+                    kept.append(line + "\n")
+        write_whole(self._metrics, "".join(kept))
+
+    def metrics(self, kind: str, update: int, **numbers: object) -> None:
+        """One JSON object: `kind` is train, valid or average."""
+        if self._silent:
+            return
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in numbers.items()}
+            file.write(json.dumps({"kind": kind, "update": update, **finite}) + "\n")
+        if self.also is not None:
+            self.also(kind, update, **numbers)
+
+    def sync(self) -> None:
+        """Have the numbers on disk, before a checkpoint that they lead up to."""
+        if not self._silent and self._metrics.exists():
+            sync(self._metrics)

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,6 +100,9 @@ class Runtime:
     def close(self) -> None:
         """Leave the group of processes."""
         if self.world > 1:
+            time.sleep(
+                0.3
+            )  # gloo's threads let go of the last tensors, for which they need what torch 2.6 holds from here on
             dist.destroy_process_group()
 
     def all_sum(self, number: float) -> float:

@@ -26,10 +26,14 @@ from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import chosen_lines, chosen_pairs
 
+_CHANCE = ("dropout", "attention_dropout", "ffn_dropout", "layer_drop")  # what a model draws anew at each reading
+
 
 def train(config: Config) -> None:
     """The subcommand: begin a run or go on with one, until it is done."""
     settings = config.train
+    if settings.consistency == "rdrop" and not any(getattr(config.model, name, 0.0) for name in _CHANCE):
+        raise ConfigError("train.consistency is rdrop, whose two readings differ by dropout: set model.dropout above 0")
     dataset = Dataset.open(settings.data)
     # All text is read now, while it is of this dataset.
     if not (dataset.valid_src and dataset.valid_tgt and len(dataset.valid)):

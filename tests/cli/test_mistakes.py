@@ -38,6 +38,10 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "malformed set": (["train", "--set", "lr=3"], ["section.key=value"]),
     "no such settings file": (["train", "-c", "nothing.yaml"], ["nothing.yaml cannot be read: No such file"]),
     "two faults": (["train", "--lr", -1, "--clip", -1], ["train.lr", "train.clip"]),
+    "two readings that are one": (
+        ["train", *TINY, "--run", "r", "--consistency", "rdrop", "--dropout", 0],
+        ["set model.dropout above 0"],
+    ),
     "no such dataset": (["train", "--data", "nowhere"], ["nowhere", "s2s preprocess"]),
     "dataset that is a file": (["train", "--data", "train.src"], ["train.src", "s2s preprocess"]),
     "run folder that is a file": (["train", *TINY, "--run", "train.src"], ["train.src cannot be made a run folder"]),

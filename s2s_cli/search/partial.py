@@ -7,6 +7,7 @@ texts they were made with, how many lines they hold and how many bytes that is. 
 import glob
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -33,13 +34,13 @@ class Writer:
 
     def __init__(self, paths: Sequence[Path], identity: dict[str, Any] | None = None, rank: int | None = None) -> None:
         self._paths = list(paths)
+        self._regular = [path for path in paths if is_regular(path)]
         self._names = " and ".join(map(str, paths))
+        self._rank = rank
         self._suffix = ".part" if rank is None else f".part-{rank}"
-        self._is_final = rank is None
-        self._identity = identity if all(map(is_regular, self._paths)) else None
+        self._identity = identity if len(self._regular) == len(self._paths) else None
         self._files: list[IO[bytes]] = []
-        regular = [path for path in self._paths if is_regular(path)]
-        self._journal = _with(regular[0], f"{self._suffix}.json") if regular else None
+        self._journal = _with(self._regular[0], f"{self._suffix}.json") if self._regular else None
         self._recorded = 0.0
         self._sizes: list[int] = []
         self.lines = 0
@@ -62,65 +63,57 @@ class Writer:
     def _open(self, path: Path) -> IO[bytes]:
         if path == STDOUT:
             return sys.stdout.buffer
-        if not is_regular(path):
+        if path not in self._regular:
             return open(path, "wb")
         refusal = f"{path} is being written by another process: wait for it, or name another file"
         return held(_with(path, self._suffix), refusal)
 
     def _take_up(self) -> None:
         """Find what an interrupted command left, cut off what is not recorded, or begin anew."""
-        found = self._found()
+        found = _read(self._journal) if self._journal else {}
         for path, file in zip(self._paths, self._files, strict=True):
-            if is_regular(path) and path.name not in found.get("files", []) and os.fstat(file.fileno()).st_size:
-                raise S2SError(
-                    f"{file.name} is there already, and no interrupted command left it: move it away, or name another output"
-                )
-        if self._is_same(found):
+            if path in self._regular and os.fstat(file.fileno()).st_size and _real(path) not in found.get("files", []):
+                raise _stranger(file.name)
+        goes_on = self._is_same(found)
+        if goes_on:
             self.lines, self.account, self._sizes = found["lines"], found["account"], found["sizes"]
             tell(f"going on after line {self.lines:,} of {self._files[0].name}, which an interrupted command left")
         else:
             self._sizes = [0] * len(self._files)
-            self._note()  # however this process ends, what it leaves is known as its own
-            self._recorded = 0.0
-            self._sweep()
+            self._sweep(found)
         for path, file, size in zip(self._paths, self._files, self._sizes, strict=True):
-            if is_regular(path):
+            if path in self._regular:
                 file.truncate(size)
-
-    def _found(self) -> dict[str, Any]:
-        """The journal that is there; empty without one."""
-        try:
-            record = json.loads(self._journal.read_text(encoding="utf-8")) if self._journal else {}
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) and isinstance(record.get("files"), list) else {}
+        if not goes_on:
+            self._note()  # however this process ends, what it leaves is known for what it is
+            self._recorded = 0.0
 
     def _is_same(self, record: dict[str, Any]) -> bool:
         """Whether a journal is one of the same work, some of which is done, and its files are there."""
-        if not (self._identity and record.get("identity") and record.get("lines")):
+        identity, sizes = record.get("identity"), record.get("sizes")
+        if not (identity and record.get("lines") and isinstance(sizes, list) and "account" in record):
             return False
-        if other := sorted(_differences(record["identity"], self._identity)):
+        if self._identity is None:
+            tell(f"{self._files[0].name} was begun with other input: starting anew")
+            return False
+        if other := sorted(_differences(identity, self._identity)):
             tell(f"{self._files[0].name} was begun with other {', '.join(other)}: starting anew")
             return False
         there = [os.fstat(file.fileno()).st_size for file in self._files]
-        sizes = record["sizes"]
-        return len(sizes) == len(there) and all(size <= found for size, found in zip(sizes, there, strict=True))
+        names = [_real(path) for path in self._paths]
+        return record["files"] == names and all(size <= found for size, found in zip(sizes, there, strict=True))
 
-    def _sweep(self) -> None:
-        """Remove what an interrupted command of another number of processes left under the first path's name."""
-        path = self._paths[0]
-        if self._suffix not in (".part", ".part-0") or not is_regular(path):
-            return
-        others = _with(path, ".part.json"), *path.parent.glob(f"{glob.escape(path.name)}.part-*.json")
-        for journal in others if self._is_final else others[:1]:
-            if journal == self._journal or not journal.exists():
-                continue
-            part = journal.with_suffix("")
-            with suppress(S2SError):  # for one that is being written
-                held(part, "").close()
+    def _sweep(self, record: dict[str, Any]) -> None:
+        """Remove what interrupted commands left and this one does not take up: the other files of its own journal, and those of
+        another number of processes.
+        """
+        mine = [_real(path) for path in self._regular]
+        for name in record.get("files", []):
+            if name not in mine:
+                _remove(Path(name + self._suffix))
+        if self._regular and not self._rank:
+            for part in _leftovers(self._regular[0], r"\.part" if self._rank == 0 else r"\.part-\d+"):
                 tell(f"{part} was begun by another number of processes: starting anew")
-                part.unlink()
-                journal.unlink()
 
     def write(self, texts: Sequence[bytes], lines: int, account: dict[str, Any]) -> None:
         """Append to each file; these are then whole up to `lines` lines of the input, of which `account` tells."""
@@ -134,17 +127,16 @@ class Writer:
                 self._note()
 
     def _note(self) -> None:
-        """Record how far the files are whole."""
+        """Record how far the files are whole; of work that cannot be taken up, once, whose they are."""
         if self._journal is None or (self._identity is None and self.lines):
             return
         if self._identity is not None:
             for file in self._files:
                 os.fsync(file.fileno())
-        names = [path.name for path in self._paths]
+        names = [_real(path) for path in self._paths]
         record = {"files": names, "identity": self._identity, "lines": self.lines, "sizes": self._sizes}
-        record["account"] = self.account
         with whole_file(self._journal) as journal:
-            journal.write(json.dumps(record).encode() + b"\n")
+            journal.write(json.dumps(record | {"account": self.account}).encode() + b"\n")
         self._recorded = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -160,32 +152,37 @@ class Writer:
         if keep:
             name = _with(self._paths[0], self._suffix)
             tell(f"{name} keeps what was done, up to line {self.lines:,}: the same command goes on from there")
-        elif self._journal is not None:
-            self._journal.unlink(missing_ok=True)
 
     def _close(self, keep: bool) -> None:
-        """Close the files that were opened; what stands in them stays if it is to be kept, an empty one never."""
-        for path, file in zip(self._paths, self._files, strict=False):
-            if path == STDOUT:
-                continue
-            with suppress(OSError):
-                file.close()
+        """Close the files that were opened; what stands in them stays if it is to be kept, an empty one never. They are this
+        process's until they are closed: first goes what is to go, the journal last.
+        """
+        for path, _file in zip(self._paths, self._files, strict=False):
             with suppress(OSError):
                 part = _with(path, self._suffix)
-                if is_regular(path) and not (keep and part.stat().st_size):
+                if path in self._regular and not (keep and part.stat().st_size):
                     part.unlink()
+        if not keep and self._journal is not None:
+            with suppress(OSError):
+                self._journal.unlink(missing_ok=True)
+        self._let_go()
 
     def _end(self) -> None:
-        if not self._is_final:
+        if self._rank is not None:
             self._note()
         for path, file in reversed([*zip(self._paths, self._files, strict=True)]):  # the first is there when all are
             file.flush()
-            if self._is_final and is_regular(path):
+            if self._rank is None and path in self._regular:
                 put(file, path)
-            if path != STDOUT:
-                file.close()
-        if self._is_final and self._journal is not None:
+        if self._rank is None and self._journal is not None:
             self._journal.unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for path, file in zip(self._paths, self._files, strict=False):
+            if path != STDOUT:
+                with suppress(OSError):
+                    file.close()
 
 
 def names_for(path: Path, world: int) -> list[Path]:
@@ -203,9 +200,8 @@ def join_ranks(paths: Sequence[Path], world: int, several_rows: bool) -> None:
         with whole_file(path) as whole, ExitStack() as stack:
             parts = [stack.enter_context(open(_with(path, f".part-{rank}"), "rb")) for rank in range(world)]
             whole.writelines(_in_turn(parts, several_rows and path == paths[0]))
-    for path in paths:
-        for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
-            left.unlink(missing_ok=True)
+    for _ in _leftovers(paths[0], r"\.part-\d+"):
+        pass
 
 
 def _in_turn(parts: Sequence[IO[bytes]], several_rows: bool) -> Iterator[bytes]:
@@ -220,6 +216,56 @@ def _in_turn(parts: Sequence[IO[bytes]], several_rows: bool) -> Iterator[bytes]:
 
 def _number(row: bytes) -> bytes:
     return row.partition(b"\t")[0]
+
+
+def _read(journal: Path) -> dict[str, Any]:
+    """What a journal says; empty where there is none. S2SError for a file of its name that is no journal."""
+    try:
+        record = json.loads(journal.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        record = None
+    if not (isinstance(record, dict) and isinstance(record.get("files"), list)):
+        raise _stranger(journal)
+    return record
+
+
+def _leftovers(path: Path, suffix: str) -> Iterator[Path]:
+    """The files that interrupted commands have left, with such a suffix (a pattern), for `path` and what goes with it, each as it
+    is removed; none that somebody is writing, and none that no journal knows.
+    """
+    for journal in sorted(path.parent.glob(f"{glob.escape(path.name)}.part*.json")):
+        end = journal.name[len(path.name) :].removesuffix(".json")
+        if not re.fullmatch(suffix, end):
+            continue
+        with suppress(S2SError):
+            names = _read(journal).get("files", [])
+            if _real(path) in names:
+                for name in names:
+                    if _remove(Path(name + end)):
+                        yield Path(name + end)
+                journal.unlink(missing_ok=True)
+
+
+def _remove(part: Path) -> bool:
+    """Remove a file, if it is there; S2SError if another process has it."""
+    if not part.is_file():
+        return False
+    file = held(part, f"{part} is being written by another process")
+    part.unlink()
+    file.close()
+    return True
+
+
+def _stranger(name: object) -> S2SError:
+    return S2SError(
+        f"{name} is there already, and no interrupted command left it: move it away, or name another output"
+    )
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)
 
 
 def _with(path: Path, suffix: str) -> Path:

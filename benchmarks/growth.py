@@ -32,7 +32,7 @@ from typing import Any
 
 from conditions import ROOT, conditions
 
-from s2s_cli.data.encoding import available_cores
+from s2s_cli.worker import cores
 
 MODEL = {"encoder_layers": 4, "decoder_layers": 4, "dim": 128, "heads": 4, "ffn_dim": 256, "dropout": 0.3}
 POINTS = {
@@ -144,7 +144,7 @@ def fresh(question: str, value: int, task: str) -> Row:
     """The same in a process of its own; up to three times, where it did not have all cores, and then the best."""
     command = [sys.executable, __file__, "--point", question, str(value), task]
     rows: list[Row] = []
-    while len(rows) < 3 and (not rows or rows[-1]["cores_used"] < 0.9 * available_cores()):
+    while len(rows) < 3 and (not rows or rows[-1]["cores_used"] < 0.9 * cores()):
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
         rows.append(json.loads(done.stdout))
     return min(rows, key=lambda row: row["ms_per_1000_tokens"])

@@ -30,7 +30,7 @@ from pathlib import Path
 import sentencepiece
 from conditions import ROOT, conditions
 
-from s2s_cli.data.encoding import available_cores
+from s2s_cli.worker import cores
 
 SIDES = {"src": "en", "tgt": "de"}
 BATCH = 100_000
@@ -122,7 +122,7 @@ def main() -> None:
     """Measure every size and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000])
-    parser.add_argument("--workers", type=int, default=available_cores())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--work", type=Path, help="where the text goes (default: a temporary folder)")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "preprocess.json")
     options = parser.parse_args()

@@ -93,10 +93,11 @@ class Vocab:
     def _encode(self, lines: Sequence[str]) -> list[list[int]]:
         """By SentencePiece, which makes one unknown piece of unknown words that stand side by side: each is one again."""
         rows: list[list[int]] = self._model.encode(lines, num_threads=1)
-        for number, ids in enumerate(rows):
-            if self.unk in ids:
-                pieces = zip(ids, self._model.encode(lines[number], out_type=str), strict=True)
-                rows[number] = [i for id, text in pieces for i in [id] * (_num_words(text) if id == self.unk else 1)]
+        odd = [number for number, ids in enumerate(rows) if self.unk in ids]
+        texts = self._model.encode([lines[number] for number in odd], out_type=str, num_threads=1) if odd else []
+        for number, pieces in zip(odd, texts, strict=True):
+            times = [_num_words(piece) if id == self.unk else 1 for id, piece in zip(rows[number], pieces, strict=True)]
+            rows[number] = [id for id, num in zip(rows[number], times, strict=True) for _ in range(num)]
         return rows
 
     def seen(self, lines: Sequence[str]) -> list[str]:

@@ -142,7 +142,7 @@ def _identity(
     settings: TranslateSettings, translator: Translator, runtime: RuntimeSettings, score: ScoreSettings, world: int
 ) -> dict[str, Any]:
     """All that the output is made of: a command may go on with what another one left if this is the same. Where batches end, and
-    how many processes search, is none of it: rounding apart, nothing depends on them.
+    on how many threads they are searched, is none of it: rounding apart, nothing depends on them.
     """
     files = {"model", "input", "output", "alignments", "prefix", "force"}
     identity: dict[str, Any] = {

@@ -380,7 +380,7 @@ def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between:
     goes_on = bool(before and not before[-1].isspace())  # the word that the part before ends with
     if between == "pieces":
         head, text = (len(ids) for ids in src.encode([unit.head, before[len(unit.head) :].rstrip()]))
-        offset = head + text - (goes_on and src.piece(unit.ids[head]) == SPACE)  # a space that the line has not
+        offset = head + text - (goes_on and SPACE in map(src.piece, unit.ids[head : head + 1]))  # not in the line
         links = piece_links(hypothesis.attention)
     else:
         head, offset = len(unit.head.split()), len(before.split()) - goes_on

@@ -65,6 +65,7 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
     where = {"update": progress.update, "epoch": progress.position[0]}
     origin: Record = where | found.record(checkpoints.metric) | {"metric": checkpoints.metric}
     origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
+    checkpoints.rescue(path)
     save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
     trainer.log.metrics("average", **where, **found.record(checkpoints.metric), ppl=found.perplexity)
     trainer.log.say(f"average of {', '.join(bundle.path.name for bundle in bundles)}: {found}")

@@ -191,7 +191,7 @@ def _is_same(key: str, old: Any, new: Any) -> bool:
         return os.path.realpath(old) == os.path.realpath(new)
     if key == "max_time" and old and new:
         with contextlib.suppress(ValueError):
-            return Duration(old) == Duration(new)
+            return Duration(str(old)) == Duration(str(new))
     return bool(old == new)
 
 

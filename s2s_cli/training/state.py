@@ -236,9 +236,9 @@ class Checkpoints:
             (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
         def write() -> None:
-            self._rescue(progress.update)
+            self.rescue(path)
             save_bundle(path, weights, settings, search, vocabs, origin, write_training)
-            self._settle(history)
+            self._settle(history, prune=bool(scored))
 
         self.background.run(write)
 
@@ -261,6 +261,11 @@ class Checkpoints:
         A torn or altered one is named on stderr and passed over; BundleError if none of several is whole, and for one that is
         whole and not understood, as that of a newer version: nothing is deleted then.
         """
+        for link in (self.run / "last", self.run / "best"):
+            if link.is_dir() and not link.is_symlink():
+                raise S2SError(
+                    f"{link} is a folder where a link to a checkpoint should be, as some copies make: move it away"
+                )
         updates = self.updates()
         candidates = [u for u in reversed(updates) if (self.path(u) / "training").is_dir()]
         if updates and not candidates:
@@ -310,16 +315,17 @@ class Checkpoints:
 
     def _remove(self, update: int) -> None:
         """Delete a checkpoint, but nothing that somebody has put into it."""
-        self._rescue(update)
+        self.rescue(self.path(update))
         remove_folder(self.path(update))
 
-    def _rescue(self, update: int) -> None:
-        """Take files that are none of ours out of a checkpoint that goes."""
-        path = self.path(update)
+    def rescue(self, path: Path) -> None:
+        """Take files that are none of ours out of a bundle that goes, or gives way to another."""
         for name in strangers_in(path) if path.is_dir() else []:
             place = self.run / "found" / path.name / name
+            while os.path.lexists(place):
+                place = place.with_name(f"{place.name}.1")
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path / name, place)
+            shutil.move(path / name, place)
             tell(f"{path / name} is in {place} now: the checkpoint goes")
 
     def _settle(self, history: list[Record], prune: bool = True) -> None:
@@ -328,10 +334,14 @@ class Checkpoints:
         self.point("last", self.path(updates[-1]))
         if best := [u for u in self.ranked(history) if u in updates]:
             self.point("best", self.path(best[0]))
-        if not prune:
-            return
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
+        for update in updates[:-1]:
+            if update not in scored:
+                self._remove(update)
+        if not prune:
+            return
+        updates = self.updates()
         keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:
@@ -340,11 +350,7 @@ class Checkpoints:
                 remove_folder(self.path(update) / "training")
 
     def point(self, name: str, bundle: Path) -> None:
-        """Let `best` or `last` stand for a bundle, from one moment to the next. S2SError for a folder in its place."""
-        if (self.run / name).is_dir() and not (self.run / name).is_symlink():
-            raise S2SError(
-                f"{self.run / name} is a folder where a link to a checkpoint should be, as some copies make: move it away"
-            )
+        """Let `best` or `last` stand for a bundle, from one moment to the next."""
         beside = self.run / f".{name}.tmp"
         beside.unlink(missing_ok=True)
         beside.symlink_to(bundle.relative_to(self.run))

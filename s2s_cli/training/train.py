@@ -26,7 +26,12 @@ from s2s_cli.training.state import Checkpoints, Learner, Progress
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import chosen_lines, chosen_pairs
 
-_CHANCE = ("dropout", "attention_dropout", "ffn_dropout", "layer_drop")  # what a model draws anew at each reading
+_CHANCE = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "layer_drop",
+)  # what a model draws anew at each reading
 
 
 def train(config: Config) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic, on made-up results: what is a rate, what is counted, who is the best, what a table says."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_every_toolkit_says_how_it_is_installed_and_what_it_trains(name: str) ->
     assert {shape.family for shape in SHAPES.values()} >= set(module.FAMILIES) > set()
     assert "fp32" in module.PRECISIONS
     assert callable(module.train)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(table.__file__).parent.glob("*.py")))
+def test_every_benchmark_finds_what_it_imports(name: str) -> None:
+    importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", sorted({engine.partition(":")[0] for engine in translate.ENGINES}))

@@ -21,6 +21,7 @@ from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 from s2s_cli.runtime import Background, Runtime, StopSignal, available_memory, has_screen, lock, seed_for, tell
 from s2s_cli.training.log import Log
+from s2s_cli.worker import threads
 
 
 def draws(*numbers: int) -> list[float]:
@@ -280,3 +281,19 @@ def test_each_process_has_a_gpu_or_hears_of_it(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ConfigError, match="process 2 finds 2 CUDA devices"):
             Runtime.start(RuntimeSettings(precision="fp32"))
     assert taken == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "several", "given", "expected"),
+    [(3, 2, "1", 3), (0, 2, "1", 4), (0, 16, "1", 1), (0, 2, "2", 0), (0, 2, None, 0), (0, 1, "1", 0)],
+)
+def test_processes_of_torchrun_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: int, several: int, given: str | None, expected: int
+) -> None:
+    """Unless told by --threads or OMP_NUM_THREADS; its 1 is what torchrun says to all."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(several))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert threads(asked) == expected

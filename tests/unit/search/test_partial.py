@@ -212,3 +212,74 @@ def test_parts_are_joined_in_order(tmp_path: Path, world: int, num: int) -> None
     assert paths[0].read_text().split("\n")[:-1] == expected
     assert paths[1].read_text().split("\n")[:-1] == [str(n) for n in range(1, num + 1)]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_what_a_command_with_other_files_left_goes(tmp_path: Path) -> None:
+    """Its output is taken up by no one, and none of its files stands in the way."""
+    out, links = tmp_path / "out", tmp_path / "links"
+    first = Writer([out, links], SAME)  # killed
+    first.__enter__().write([b"one\n", b"0-0\n"], 1, {})
+    first._let_go()
+    assert (tmp_path / "links.part").exists()
+    with Writer([out], SAME) as writer:
+        assert writer.lines == 0
+        writer.write([b"one\n"], 1, {})
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    out, places = tmp_path / "out", [tmp_path / name / "links" for name in ("one", "two")]
+    for place in places:
+        place.parent.mkdir()
+    first = Writer([out, places[0]], SAME)  # killed
+    first.__enter__().write([b"one\n", b"0-0\n"], 1, {})
+    first._let_go()
+    (tmp_path / "two" / "links.part").write_text("precious")
+    with pytest.raises(S2SError, match=r"links.part is there already"):
+        Writer([out, places[1]], SAME).__enter__()
+    assert (tmp_path / "two" / "links.part").read_text() == "precious"
+    (tmp_path / "two" / "links.part").unlink()
+    with Writer([out, places[1]], SAME) as writer:
+        assert writer.lines == 0
+        writer.write([b"new\n", b"1-1\n"], 1, {})
+    assert sorted(tmp_path.rglob("*")) == sorted([*tmp_path.glob("*"), places[1]])
+
+
+def test_a_journal_that_is_somebody_elses_is_not_written_over(tmp_path: Path) -> None:
+    mine = tmp_path / "out.part.json"
+    mine.write_text("[1]")
+    with pytest.raises(S2SError, match="json is there already"):
+        Writer([tmp_path / "out"], SAME).__enter__()
+    assert mine.read_text() == "[1]"
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+@pytest.mark.parametrize("num", range(1, 7))
+def test_joining_can_be_interrupted_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int) -> None:
+    """Killed after any of the files that it removes, the same command ends as if it had not been."""
+    paths = [tmp_path / "out", tmp_path / "links"]
+
+    def write() -> None:
+        for rank in (0, 1):
+            with Writer(paths, SAME, rank) as writer:
+                if not writer.lines:
+                    writer.write([f"{rank}\n".encode(), b"0-0\n"], 1, {})
+
+    write()
+    unlink, left = Path.unlink, [num]
+
+    def killed(path: Path, *args: object, **options: object) -> None:
+        if ".part-" in path.name:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+        unlink(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            join_ranks(paths, 2, several_rows=False)
+    write()
+    join_ranks(paths, 2, several_rows=False)
+    assert paths[0].read_bytes() == b"0\n1\n"
+    assert sorted(tmp_path.iterdir()) == sorted(paths)

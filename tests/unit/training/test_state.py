@@ -108,6 +108,8 @@ def test_going_on_with_fewer_to_keep_deletes_nothing_yet(tmp_path: Path, vocabs:
     fewer = checkpoints(tmp_path, keep_last=1, keep_best=1)
     fewer.resume(learner(vocabs))
     assert fewer.updates() == [1, 2, 3]
+    save(fewer, vocabs, 4, {1: 1.0, 2: 2.0, 3: 3.0})  # by a signal, as of one who sees the mistake
+    assert fewer.updates() == [1, 2, 3, 4]
     save(fewer, vocabs, 4, scores)
     assert fewer.updates() == [4]
 
@@ -117,9 +119,12 @@ def test_what_somebody_put_into_a_checkpoint_outlives_it(tmp_path: Path, vocabs:
     at = checkpoints(tmp_path, keep_last=1, keep_best=1)
     save(at, vocabs, 1, {})  # by a signal
     (tmp_path / "last" / "test.hyp").write_text("mine")
+    (tmp_path / "found" / at.path(1).name).mkdir(parents=True)
+    (tmp_path / "found" / at.path(1).name / "test.hyp").write_text("of before")
     save(at, vocabs, 1, scores)  # and validated after it
     found = tmp_path / "found" / at.path(1).name
-    assert (found / "test.hyp").read_text() == "mine"
+    assert (found / "test.hyp").read_text() == "of before"
+    assert (found / "test.hyp.1").read_text() == "mine"
     (at.path(1) / "notes").mkdir()
     (at.path(1) / "notes" / "a").write_text("mine")
     save(at, vocabs, 2, scores)

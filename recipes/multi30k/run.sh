@@ -6,8 +6,8 @@
 #   bash recipes/multi30k/run.sh [--smoke] [--data DIR] [--work DIR] [MODEL ...] [SEED ...]
 #
 #   MODEL        rnn-basic, rnn, rnn-luong, rnn-bahdanau, transformer, lowercased (a transformer that need not learn case),
-#                wide (lowercased, but larger, with BPE-dropout), regularised (which goes on from lowercased; the two, and all three,
-#                also make an ensemble) (default: all)
+#                wide (lowercased, but larger, with BPE-dropout), rdrop (the same with R-Drop), regularised (which goes on from
+#                lowercased; the two, and with wide all three, also make an ensemble) (default: all)
 #   SEED         numbers (default: 1); more than one also make an ensemble
 #   --smoke      about a minute on a corner of the data, to see that every step works
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
@@ -19,7 +19,7 @@ models=()
 seeds=()
 for name in ${names[@]+"${names[@]}"}; do
     case $name in
-        rnn-basic | rnn | rnn-luong | rnn-bahdanau | transformer | lowercased | wide | regularised) models+=("$name") ;;
+        rnn-basic | rnn | rnn-luong | rnn-bahdanau | transformer | lowercased | wide | rdrop | regularised) models+=("$name") ;;
         *[!0-9]*) echo "run.sh: $name is no model of this recipe, and no seed" >&2; exit 2 ;;
         *) seeds+=("$name") ;;
     esac
@@ -46,7 +46,7 @@ if $smoke; then
 fi
 for end in en de lc.norm.tok.de; do head -n $num "text/test_2016_flickr.$end" > "test.$end"; done
 [ ${#seeds[@]} -gt 0 ] || seeds=(1)
-[ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased wide regularised)
+[ ${#models[@]} -gt 0 ] || models=(rnn-basic rnn rnn-luong rnn-bahdanau transformer lowercased wide rdrop regularised)
 
 for model in "${models[@]}"; do
     config=$recipe/s2s.yaml
@@ -56,7 +56,7 @@ for model in "${models[@]}"; do
     case $model in
         rnn*) config=$recipe/rnn.yaml; flags=(--preset "$model"); last=4 ;;
         lowercased | regularised) config=$recipe/$model.yaml; data=data-lowercased ;;
-        wide) config=$recipe/wide.yaml; data=data-lowercased; last=4 ;;
+        wide | rdrop) config=$recipe/$model.yaml; data=data-lowercased; last=4 ;;
     esac
     ! $smoke || last=2
     once $data/dataset.json s2s preprocess -c "$recipe/s2s.yaml" -o $data ${corpus[@]+"${corpus[@]}"} \

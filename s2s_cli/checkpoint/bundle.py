@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from s2s_cli import __version__
-from s2s_cli.config import BEFORE, LOWER_IS_BETTER, ModelSettings, SearchSettings
+from s2s_cli.config import LOWER_IS_BETTER, ModelSettings, SearchSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.files import sha256, step_aside, strangers, whole_folder
@@ -176,11 +176,8 @@ def open_bundle(path: Path, trusted: bool = False) -> Bundle:
         raise BundleError(_other_format(path, config.get("format")))
     if not trusted:
         check_sums(path, covers=("config.json", WEIGHTS))
-    settings = config.get("model")
-    if isinstance(settings, dict) and settings.get("family") in BEFORE:
-        settings = BEFORE[settings["family"]] | settings
     try:
-        model = TypeAdapter(ModelSettings).validate_python(settings)
+        model = TypeAdapter(ModelSettings).validate_python(config.get("model"))
         search = SearchSettings.model_validate(config.get("search"))
     except ValidationError as error:
         raise BundleError(f"{path / 'config.json'} holds settings that this s2s does not know: {error}") from None

@@ -5,7 +5,7 @@ files and no torch: where values come from is the business of `configio.py`, wha
 """
 
 from s2s_cli.config.average import AverageSettings
-from s2s_cli.config.model import BEFORE, ArchitectureSettings, ModelSettings, RnnSettings, TransformerSettings
+from s2s_cli.config.model import ArchitectureSettings, ModelSettings, RnnSettings, TransformerSettings
 from s2s_cli.config.plot import PlotSettings
 from s2s_cli.config.preprocess import PreprocessSettings
 from s2s_cli.config.score import ScoreSettings
@@ -14,7 +14,6 @@ from s2s_cli.config.train import NoiseSettings, Part, RuntimeSettings, TrainSett
 from s2s_cli.config.translate import SearchSettings, TranslateSettings
 
 __all__ = [
-    "BEFORE",
     "LOWER_IS_BETTER",
     "METRICS",
     "ArchitectureSettings",

@@ -98,8 +98,6 @@ class RnnSettings(ArchitectureSettings):
     """Layers of the decoder."""
     emb_dim: PositiveInt = 256
     """Width of embeddings."""
-    scale_embedding: bool = True
-    """Multiply what is read by √emb_dim, as Transformers do: so small as embeddings begin, a cell would hardly notice them."""
     dim: PositiveInt = 512
     """Width of the decoder's state and of the encoder's output (both directions together)."""
     bidirectional: bool = True
@@ -149,7 +147,5 @@ class RnnSettings(ArchitectureSettings):
             raise ValueError("variational_dropout needs a dropout above 0")
         return self
 
-
-BEFORE = {"rnn": {"scale_embedding": False}}  # of models made before there was a choice, by family
 
 ModelSettings = Annotated[TransformerSettings | RnnSettings, Field(discriminator="family")]

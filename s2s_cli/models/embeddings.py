@@ -107,11 +107,14 @@ def _numbers(fields: list[str]) -> Tensor | None:
 
 @torch.no_grad()
 def set_embeddings(model: Seq2Seq, side: Literal["src", "tgt"], matrix: Tensor) -> None:
-    """Put vectors [V, D] into the embedding of one side, and so into all that is tied to it. ConfigError if widths differ."""
+    """Put vectors [V, D] into the embedding of one side, and so into all that is tied to it, as large as the model begins with.
+    ConfigError if widths differ.
+    """
     table = model.src_embedding if side == "src" else model.tgt_embedding
     if matrix.shape != table.weight.shape:
         raise ConfigError(
             f"the vectors are {matrix.shape[1]} wide, the {side} embedding is {table.weight.shape[1]}: "
             "set model.emb_dim (rnn) or model.dim (transformer) to the width of the vectors"
         )
-    table.weight.copy_(matrix)
+    alone = model.recurrent and table.weight is not model.head.weight  # of variance 1, see `Rnn`
+    table.weight.copy_(matrix * table.embedding_dim**0.5 if alone else matrix)

@@ -69,13 +69,13 @@ class _ByteDropout(torch.autograd.Function):
         return grad * ctx.saved_tensors[0] * ctx.scale, None
 
 
-def embedding(num: int, dim: int) -> nn.Embedding:
-    """An embedding whose rows have length about 1, so that it can serve as output layer too."""
+def embedding(num: int, dim: int, std: float | None = None) -> nn.Embedding:
+    """An embedding whose rows have length about 1, so that it can serve as output layer too, unless `std` says otherwise."""
     weight = torch.empty(num, dim)
     if weight.is_meta:  # where torch would import its compiler, in a second or two, to draw nothing
         return nn.Embedding.from_pretrained(weight, freeze=False)
     table = nn.Embedding(num, dim)
-    nn.init.normal_(table.weight, std=dim**-0.5)
+    nn.init.normal_(table.weight, std=dim**-0.5 if std is None else std)
     return table
 
 

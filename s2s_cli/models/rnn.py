@@ -60,6 +60,8 @@ class GlobalAttention(nn.Module):
             self.query = Linear(dim, dim)
             self.energy = Linear(dim, 1, bias=False)
         xavier(*self.children())  # type: ignore[arg-type]
+        if score == "general":  # so that it begins by looking everywhere, and not at a few places by chance
+            self.key.weight.data *= dim**-0.5
         if coverage:
             self.coverage = nn.Parameter(torch.zeros(dim))
 
@@ -97,11 +99,11 @@ class Rnn(Seq2Seq):
         dim, emb_dim = settings.dim, settings.emb_dim
         self.settings = settings
         tie = settings.tie or ("all" if sizes.shared else "target")
-        self.tgt_embedding = embedding(sizes.tgt, emb_dim)
-        self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, emb_dim)
+        # A table that is no output layer too begins with variance 1: cells would hardly notice what is so much smaller.
+        self.tgt_embedding = embedding(sizes.tgt, emb_dim, 1.0 if tie == "none" else None)
+        self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, emb_dim, 1.0)
         out_dim = dim if tie == "none" else emb_dim  # a tied output layer is as wide as the embedding
         self.head = build_head(settings, embedding(sizes.tgt, out_dim) if tie == "none" else self.tgt_embedding)
-        self.scale = emb_dim**0.5 if settings.scale_embedding else 1.0
         self.dropout = (VariationalDropout if settings.variational_dropout else Dropout)(settings.dropout)
         directions = 2 if settings.bidirectional else 1
         self.encoder = Stack(settings, emb_dim, dim // directions, settings.encoder_layers, settings.bidirectional)
@@ -123,7 +125,7 @@ class Rnn(Seq2Seq):
 
     def encode(self, src: Tensor, src_len: Tensor) -> RnnMemory:
         """See `Seq2Seq.encode`."""
-        states, last = self.encoder(self._read(self.src_embedding, src), lengths=src_len)  # [B, S, D]
+        states, last = self.encoder(self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
         return RnnMemory(
             states=states,
             mask=copied(real_positions(src_len, src.shape[1]), src.device),
@@ -131,10 +133,6 @@ class Rnn(Seq2Seq):
             keys=None if self.attention is None else self.attention.keys(self.dropout(states)),
             first=self._bridged(last),
         )
-
-    def _read(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        """ids [N, T] -> what the first cell reads, [N, T, E]."""
-        return self.dropout(table(ids) * self.scale)
 
     def _bridged(self, last: Cells) -> Cells:
         """From the encoder's last cells to the decoder's first."""
@@ -160,7 +158,7 @@ class Rnn(Seq2Seq):
     def decode(self, tgt_in: Tensor, memory: RnnMemory) -> tuple[Tensor, Tensor | None]:
         """See `Seq2Seq.decode`; one position after the other where each needs the attention of the one before."""
         state = self.start(memory)
-        x = self._read(self.tgt_embedding, tgt_in)
+        x = self.dropout(self.tgt_embedding(tgt_in))
         noise = self._noise(x)
         if not self.one_by_one:
             states, _ = self.decoder(x, state.cells, masks=noise.layers)
@@ -177,7 +175,7 @@ class Rnn(Seq2Seq):
         self, tokens: Tensor, memory: RnnMemory, state: RnnState, attention: bool
     ) -> tuple[Tensor, Tensor | None, RnnState]:
         """See `Seq2Seq.advance`."""
-        x = self._read(self.tgt_embedding, tokens[:, None])  # [N, 1, E]
+        x = self.dropout(self.tgt_embedding(tokens[:, None]))  # [N, 1, E]
         hidden, weights, state = self._position(x, memory, state, Noise())
         return hidden.squeeze(1), weights.squeeze(1) if attention and weights is not None else None, state
 

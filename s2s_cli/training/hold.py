@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from s2s_cli.config import BEFORE, Config
+from s2s_cli.config import Config
 from s2s_cli.config.duration import Duration
 from s2s_cli.data.dataset import MANIFEST, Dataset
 from s2s_cli.errors import ConfigError, S2SError
@@ -50,7 +50,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     each difference.
 
     A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
-    A setting that the run's file does not have is newer than the run, which was made with what is now its default, or `BEFORE`.
+    A setting that the run's file does not have is newer than the run, which was made with what is now its default.
     """
     settings = _fixed(config, dataset, world)
     # So that the file goes on with the run, or begins such a one: all settings of training, as they were given last.
@@ -200,7 +200,5 @@ def _of_all(key: str) -> str:
 
 
 def _default(section: str, key: str, settings: dict[str, Any]) -> Any:
-    if section == "model" and key in (before := BEFORE.get(settings["model"]["family"], {})):
-        return before[key]
     given = {"model": {"family": settings["model"]["family"]}} if section == "model" else {}
     return getattr(Config.model_validate(given), section).model_dump(mode="json")[key]

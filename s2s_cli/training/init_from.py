@@ -51,12 +51,6 @@ def first_weights(model: Seq2Seq, vocabs: Vocabs, settings: TrainSettings) -> li
 def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
     """Copy what fits from a bundle into `model`, and say what came of it. Raises BundleError where models differ in shape."""
     reports = []
-    if "scale_embedding" in differences(bundle.model, model.settings):
-        there = bundle.model.scale_embedding  # type: ignore[union-attr]
-        raise BundleError(
-            f"{bundle.path} was trained with scale_embedding {str(there).lower()}, and its weights mean nothing without: "
-            f"add --{'' if there else 'no-'}scale-embedding"
-        )
     if other := [text for key, text in differences(bundle.model, model.settings).items() if key not in _APART]:
         reports.append(f"settings that differ, there and here: {', '.join(other)}")
     for side, old, new in (("source", bundle.vocabs.src, vocabs.src), ("target", bundle.vocabs.tgt, vocabs.tgt)):

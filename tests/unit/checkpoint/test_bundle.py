@@ -20,14 +20,12 @@ from s2s_cli.checkpoint.bundle import (
     load_tensors,
     open_bundle,
     save_bundle,
-    sizes,
     weights_of,
     write_sums,
 )
-from s2s_cli.config import RnnSettings, SearchSettings
+from s2s_cli.config import SearchSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, S2SError
-from s2s_cli.models.build import build_model
 
 CPU = torch.device("cpu")
 
@@ -324,17 +322,6 @@ def test_what_somebody_put_into_a_bundle_is_not_lost(bundle: Path, vocabs: Vocab
     with pytest.raises(S2SError, match=r"holds test.hyp, which would be lost"):
         save_bundle(bundle, weights_of(random_model(vocabs)), MODEL, SearchSettings(), vocabs, {})
     assert (bundle / "test.hyp").read_text() == "mine"
-
-
-def test_a_recurrent_model_of_before_reads_embeddings_as_they_are(tmp_path: Path, vocabs: Vocabs) -> None:
-    settings = RnnSettings(dim=8, emb_dim=8)
-    model = build_model(settings, sizes(vocabs))
-    save_bundle(tmp_path / "rnn", weights_of(model), settings, SearchSettings(), vocabs, {})
-    assert open_bundle(tmp_path / "rnn").load_model(CPU).scale == pytest.approx(8**0.5)
-    config = json.loads((tmp_path / "rnn" / "config.json").read_text())["model"]
-    del config["scale_embedding"]
-    edit_config(tmp_path / "rnn", model=config)
-    assert open_bundle(tmp_path / "rnn").load_model(CPU).scale == 1.0
 
 
 def test_what_a_name_means(bundle: Path, tmp_path: Path) -> None:

@@ -185,23 +185,20 @@ def test_cells_begin_with_the_variance_of_what_they_read(cell):
     assert not layer.bias_hh_l0.any()
 
 
-def word(table: torch.nn.Embedding, piece: int) -> Tensor:
-    """What a cell reads: of variance 1, where the table begins."""
-    return table.weight[piece] * math.sqrt(table.embedding_dim)
+@pytest.mark.parametrize(("tie", "src", "tgt"), [("none", 1.0, 1.0), ("target", 1.0, 0.1), ("all", 0.1, 0.1)])
+def test_embeddings_that_are_no_output_layer_begin_large(tie, src, tgt):
+    """A cell would hardly notice smaller ones; an output layer of such would be sure of itself before it has learned."""
+    model = build_model(settings(tie=tie, emb_dim=100), Sizes(50, 50, tie == "all"))
+    assert model.src_embedding.weight.std().item() == pytest.approx(src, rel=0.1)
+    assert model.tgt_embedding.weight.std().item() == pytest.approx(tgt, rel=0.1)
 
 
-def test_scaled_embeddings_are_larger_ones():
-    """And what a bundle of before the setting means is what it meant."""
-    plain = built(tie="none", scale_embedding=False).eval()
-    scaled = built(tie="none").eval()
-    weights = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    for name in ("src_embedding.weight", "tgt_embedding.weight"):
-        assert weights[name].square().mean().sqrt() * scaled.scale == pytest.approx(1.0, abs=0.4)
-        weights[name] /= scaled.scale
-    scaled.load_state_dict(weights)
-    src, src_len, tgt_in = torch.tensor([[3, 4, 5, 2]]), torch.tensor([4]), torch.tensor([[1, 7, 8, 9]])
-    one, other = (model.decode(tgt_in, model.encode(src, src_len))[0] for model in (plain, scaled))
-    torch.testing.assert_close(one, other)
+@pytest.mark.parametrize("score", ["scaled", "general", "additive"])
+def test_attention_begins_by_looking_everywhere(score):
+    attention = GlobalAttention(256, score, coverage=False)
+    states, queries = 0.5 * torch.randn(4, 20, 256), 0.5 * torch.randn(4, 3, 256)
+    weights = attention(queries, attention.keys(states), states, torch.ones(4, 20, dtype=torch.bool), None)[1]
+    assert weights.max() < 0.5
 
 
 def test_the_textbook_encoder_decoder():
@@ -210,12 +207,12 @@ def test_the_textbook_encoder_decoder():
     src, tgt_in = [3, 4, 5, 2], [1, 7, 8, 9]
     h = torch.zeros(8)
     for piece in src:
-        h = gru_by_hand(word(model.src_embedding, piece), h, model.encoder.layers[0])
+        h = gru_by_hand(model.src_embedding.weight[piece], h, model.encoder.layers[0])
     h = torch.tanh(model.bridge[0].weight @ h + model.bridge[0].bias)
     memory = model.encode(torch.tensor([src]), torch.tensor([4]))
     found = model.head.logp(model.decode(torch.tensor([tgt_in]), memory)[0])[0]
     for t, piece in enumerate(tgt_in):
-        h = gru_by_hand(word(model.tgt_embedding, piece), h, model.decoder.layers[0])
+        h = gru_by_hand(model.tgt_embedding.weight[piece], h, model.decoder.layers[0])
         logits = model.head.weight @ torch.tanh(model.out.weight @ h + model.out.bias) + model.head.bias
         torch.testing.assert_close(found[t], logits.log_softmax(dim=0))
 
@@ -252,7 +249,7 @@ def test_attention_after_the_cell_is_luongs():
     hidden, _ = model.decode(torch.tensor([[1, 7, 8]]), memory)
     h, fed = memory.states[0, -1], torch.zeros(8)
     for t, piece in enumerate([1, 7, 8]):
-        h = gru_by_hand(torch.cat([word(model.tgt_embedding, piece), fed]), h, model.decoder.layers[0])
+        h = gru_by_hand(torch.cat([model.tgt_embedding.weight[piece], fed]), h, model.decoder.layers[0])
         context = (memory.states[0] @ h).softmax(dim=0) @ memory.states[0]
         fed = torch.tanh(model.out.weight @ torch.cat([h, context]) + model.out.bias)
         torch.testing.assert_close(hidden[0, t], fed)
@@ -267,7 +264,7 @@ def test_attention_before_the_cell_is_bahdanaus():
     for t, piece in enumerate([1, 7, 8]):
         energies = [score_by_hand("additive", state, s, model.attention) for s in memory.states[0]]
         align = torch.stack(energies).softmax(dim=0)
-        context, y = align @ memory.states[0], word(model.tgt_embedding, piece)
+        context, y = align @ memory.states[0], model.tgt_embedding.weight[piece]
         state = gru_by_hand(torch.cat([y, context]), state, model.decoder.layers[0])
         wanted = torch.tanh(model.out.weight @ torch.cat([state, context, y]) + model.out.bias)
         torch.testing.assert_close(hidden[0, t], wanted)
@@ -331,7 +328,7 @@ def test_bridges(cell):
     more = {"cell": cell, "encoder_layers": 2, "decoder_layers": 2}
     copied = built(bridge="copy", **more)
     first = copied.start(copied.encode(src, length)).cells
-    _, last = copied.encoder(copied._read(copied.src_embedding, src))
+    _, last = copied.encoder(copied.src_embedding(src))
     torch.testing.assert_close(first, last)
     zero = built(bridge="zero", **more)
     assert not any(cell.any() for cell in zero.start(zero.encode(src, length)).cells)
@@ -346,6 +343,6 @@ def test_the_linear_bridge_maps_the_last_top_state_to_every_layer(cell, two_ways
     first = model.start(model.encode(src, lengths)).cells
     assert len(first) == len(model.bridge) == (2 if cell == "lstm" else 1)
     for row, length in enumerate(lengths):
-        _, last = model.encoder(model._read(model.src_embedding, src[row : row + 1, :length]))
+        _, last = model.encoder(model.src_embedding(src[row : row + 1, :length]))
         for ours, theirs, bridge in zip(first, last, model.bridge, strict=True):
             torch.testing.assert_close(ours[row].flatten(), torch.tanh(bridge.weight @ theirs[0, -1] + bridge.bias))

@@ -12,7 +12,7 @@ from s2s_cli.checkpoint.bundle import open_bundle, save_bundle, sizes, weights_o
 from s2s_cli.config import Config, Part, RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.vocab import Vocab, Vocabs
-from s2s_cli.errors import BundleError, ConfigError, DataError, Interrupted
+from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.models.embeddings import load_embeddings
@@ -282,13 +282,3 @@ def test_settings_that_no_shape_tells_are_told(bundle: Path, vocabs: Vocabs) -> 
     other = MODEL.model_copy(update={"activation": "gelu", "positions": "rotary", "dropout": 0.4})
     told = init_from(build_model(other, sizes(vocabs)), vocabs, open_bundle(bundle))
     assert "settings that differ, there and here: activation relu and gelu, positions sinusoidal and rotary" in told
-
-
-def test_weights_of_other_embeddings_are_refused(vocabs: Vocabs, tmp_path: Path) -> None:
-    """What cells read would be many times as large, or as small."""
-    before, now = (RnnSettings(dim=8, emb_dim=8, scale_embedding=scaled) for scaled in (False, True))
-    model = build_model(before, sizes(vocabs))
-    save_bundle(tmp_path / "b", weights_of(model), before, SearchSettings(), vocabs, {})
-    with pytest.raises(BundleError, match=r"scale_embedding false, .* add --no-scale-embedding"):
-        init_from(build_model(now, sizes(vocabs)), vocabs, open_bundle(tmp_path / "b"))
-    init_from(build_model(before, sizes(vocabs)), vocabs, open_bundle(tmp_path / "b"))

@@ -15,6 +15,7 @@ into pieces, search, joining them.
 
 import argparse
 import json
+import shutil
 import signal
 import statistics
 import sys
@@ -108,7 +109,9 @@ def main() -> None:
     text = prepare(options.folder)
     for name in dict.fromkeys(["s2s", *names]):  # ours first: CTranslate2 has its weights
         if name != "s2s" or options.model is None:
-            run(options.folder, task_of(name, options, text, begin=True), options.limit)
+            task = task_of(name, options, text, begin=True)
+            shutil.rmtree(task.work, ignore_errors=True)
+            run(options.folder, task, options.limit)
     name = "translate_model.json" if options.model else f"translate_{options.shape}.json"
     path, rows = options.json or ROOT / "benchmarks" / "results" / name, []
     for number in range(1, options.rounds + 1):

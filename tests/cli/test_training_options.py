@@ -51,18 +51,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 def test_two_processes_read_twice(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """With a dropout that drops nothing, R-Drop in two processes makes the updates of one with both batches."""
-    options = [
-        "--consistency",
-        "rdrop",
-        "--activation-dropout",
-        1e-9,
-        "--optimizer",
-        "sgd",
-        "--max-updates",
-        3,
-        "--valid-every",
-        3,
-    ]
+    options = ["--consistency", "rdrop", "--activation-dropout", 1e-9, "--optimizer", "sgd"]
+    options += ["--max-updates", 3, "--valid-every", 3]
     both = finish(s2s, start(s2s, home, tmp_path / "two", *options))
     assert [done.code for done in both] == [0, 0], both[0].err
     more = ["--dropout", 0, "--accumulate", 2, "--run", tmp_path / "one"]

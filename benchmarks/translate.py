@@ -9,8 +9,8 @@ An engine is one below, and after a colon its precision (fp32 if none is named).
 own, of the same shape. With --model, ours and CTranslate2 translate by that run, with outputs of their own length. In each round
 all translate in turn, each in a fresh process with two threads, batches of 64 sentences of like length where the engine asks
 for a size. The time of the whole command is the wall clock's, from its start to its end. Of it, what
-passes in search counts for the speed; for ours and CTranslate2 it is all that passes once the model is loaded: splitting text
-into pieces, search, joining them.
+passes in search counts for the speed; for ours and CTranslate2, as for some of the others, splitting text into pieces and joining
+them is a part of it.
 """
 
 import argparse

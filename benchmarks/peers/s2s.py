@@ -3,10 +3,9 @@
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, PEAK_RATE, PIECES, WARM_UP, Clock, Task, act, finish, lines
+from peers.clock import LABEL_SMOOTHING, PEAK_RATE, PIECES, WARM_UP, Clock, Spent, Task, act, finish, lines
 
 PACKAGE = "s2s-cli"
 INSTALL = ()
@@ -53,17 +52,12 @@ def begin(task: Task) -> None:
 
 
 def translate(task: Task) -> None:
-    """Its own command, from raw text to raw text; the time is all that passes once models are loaded."""
+    """Its own command, from raw text to raw text; the time is of lines to outputs, pieces and processes that search included."""
     from s2s_cli.__main__ import main
     from s2s_cli.search.translator import Translator
 
-    loaded, have, output = [], Translator._have, task.file("output.jsonl")
-
-    def timed(self, *args, **options):
-        have(self, *args, **options)
-        loaded.append(time.perf_counter())
-
-    Translator._have = timed
+    spent, output = Spent(), task.file("output.jsonl")
+    Translator.search_lines = spent.around(Translator.search_lines)
     output.unlink(missing_ok=True)
     command = ["s2s", "translate", "-m", task.model or task.file("run"), "-i", raw(task), "-o", output]
     command += ["--format", "jsonl", "--beam", task.beam, "--precision", task.precision, "--threads", task.threads]
@@ -75,9 +69,7 @@ def translate(task: Task) -> None:
     except SystemExit as end:
         if end.code:
             raise
-    seconds = time.perf_counter() - loaded[0]
-    outputs = [json.loads(line)["hypotheses"][0]["pieces"] for line in lines(output)]
-    finish(sentences=len(outputs), pieces=sum(map(len, outputs)), seconds=round(seconds, 4))
+    spent.finish([json.loads(line)["hypotheses"][0]["pieces"] for line in lines(output)])
 
 
 def train(task: Task) -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Translating beside other toolkits: pieces a second without load, and the time of the whole command with it.
 
-    python benchmarks/translate.py [--shape tiny|base] [--beams 1 5] [--rounds 3] [--engines s2s s2s:bf16 fairseq …] [--json FILE]
+    python benchmarks/translate.py [--shape tiny|base] [--beams 1 5] [--rounds 3] [--engines s2s:bf16 fairseq …] [--json FILE]
     python benchmarks/translate.py --model RUN [--beams 1 5] [--rounds 3]
 
-An engine is one below, and after a colon its precision (fp32 if none is named). Environments and text are those of train.py: the
+An engine is one below, after a colon its precision (the others are in fp32). Environments and text are those of train.py: the
 1,000 captions of Multi30k's test set. Models know nothing, and are made to write 16 pieces a line; every engine loads its
 own, of the same shape. With --model, ours and CTranslate2 translate by that run, with outputs of their own length. In each round
 all translate in turn, each in a fresh process with two threads, batches of 64 sentences of like length where the engine asks

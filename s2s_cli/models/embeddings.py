@@ -42,7 +42,7 @@ def load_embeddings(path: Path, vocab: Vocab) -> tuple[Tensor, Coverage]:
 
     A piece takes the vector of its own spelling (`▁the`, in files made over pieces), else, where it begins a word, that of
     the word it spells, else of that word in lower case; within a word, letters take one from files made over pieces alone.
-    The rest is drawn by chance. All are scaled by one factor to the mean square 1/D that models begin with.
+    The rest is drawn by chance. All are scaled by one factor to the mean square 1/D (see `set_embeddings`).
     """
     wanted: dict[str, list[tuple[int, int]]] = {}  # word -> (how well it matches, id of the piece)
     silent = [i for i in range(len(vocab)) if vocab.is_control[i] or vocab.is_byte[i] or i == vocab.unk]

@@ -113,3 +113,12 @@ def test_a_model_takes_them(tmp_path, vocab):
     wider = build_model(RnnSettings(emb_dim=8, dim=4, tie="none"), Sizes(len(vocab), len(vocab), True))
     with pytest.raises(ConfigError, match="3 wide"):
         set_embeddings(wider, "tgt", matrix)
+
+
+@pytest.mark.parametrize(("tie", "factor"), [("all", 1.0), ("target", 1.0), ("none", 3**0.5)])
+def test_they_are_as_large_as_the_model_begins_with(tmp_path, vocab, tie, factor):
+    """Where a recurrent model's table is no output layer too, of variance 1."""
+    matrix, _ = load_embeddings(write(tmp_path / "v", LINES), vocab)
+    model = build_model(RnnSettings(emb_dim=3, dim=4, tie=tie), Sizes(len(vocab), len(vocab), True))
+    set_embeddings(model, "tgt", matrix)
+    torch.testing.assert_close(model.tgt_embedding.weight.detach(), matrix * factor)

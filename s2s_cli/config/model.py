@@ -115,7 +115,7 @@ class RnnSettings(ArchitectureSettings):
     bridge: Literal["linear", "copy", "zero"] = "linear"
     """The decoder's first state: tanh of a linear map of the encoder's last top state, its last states themselves, or zero."""
     dropout: Rate = 0.3
-    """Dropout on embeddings, between layers and before the output layer."""
+    """Dropout on embeddings, between layers and before the output layer, and on the states that attention's keys are made of."""
     variational_dropout: bool = False
     """Drop the same elements at all positions of a sentence (Gal & Ghahramani 2016), of what enters and leaves each layer."""
 

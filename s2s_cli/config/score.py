@@ -72,7 +72,8 @@ class ScoreSettings(Section):
     confidence: bool = False
     """95 % confidence intervals by bootstrap resampling (Koehn 2004)."""
     paired: Literal["none", "bootstrap", "randomization"] = "none"
-    """Test each system against the baseline: paired bootstrap, or approximate randomization (Riezler, Maxwell 2005)."""
+    """Test each system against the baseline: paired bootstrap, or approximate randomization (Riezler, Maxwell 2005). p of BLEU,
+    chrF and TER is sacrebleu's: by bootstrap it looks at one side, by randomization it is too small where few lines differ."""
     baseline: Path | None = None
     """The system that the others are tested against and compared with; by default the first input."""
     resamples: NonNegativeInt = 0

@@ -38,7 +38,7 @@ class TrainSettings(Section):
     accumulate: PositiveInt = 1
     """Batches an update; their gradients are added before one step."""
     lr: PositiveFloat = 5e-4
-    """Peak learning rate (for the noam schedule a factor, about 1)."""
+    """Peak learning rate; for schedule noam a factor, about 1, and for Adafactor a share of each parameter's size, about 0.01."""
     schedule: Literal["inverse-sqrt", "noam", "cosine", "linear", "plateau", "constant"] = "inverse-sqrt"
     """Learning rate after warm-up: lr·√(warmup/u), noam scales that by (dim·warmup)^-½; cosine and linear reach `min_lr`
     at the last update; plateau drops when validation stalls."""
@@ -149,6 +149,11 @@ class TrainSettings(Section):
             raise ValueError(
                 f"lr ({self.lr}) is a factor for schedule noam, and would leave no rate to speak of: set lr, such as 1"
             )
+        if self.optimizer == "adafactor" and self.lr < 0.001:
+            raise ValueError(
+                f"lr ({self.lr}) is a share of each parameter's size for optimizer adafactor, and would leave no rate to speak "
+                "of: set lr, such as 0.01"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr ({self.min_lr}) is more than lr ({self.lr})")
         return self
@@ -165,7 +170,8 @@ class NoiseSettings(Section):
     tgt_word_dropout: Rate = 0.0
     """The same for the words that the decoder has read."""
     denoise: Literal["none", "mask", "infill", "span"] = "none"
-    """Damage the source: mask pieces, infill spans (BART, Lewis et al. 2020), or ask for spans (T5, Raffel et al. 2020)."""
+    """Damage the source: mask pieces, infill spans (BART, Lewis et al. 2020, but without spans of no pieces), or ask for spans
+    (T5, Raffel et al. 2020)."""
     denoise_rate: Rate = 0.3
     """Share of the source that `denoise` takes away."""
     span_length: PositiveFloat = 3.0

@@ -115,10 +115,9 @@ class Vocab:
     def resample(self, ids: Sequence[int], rate: float, seed: int) -> list[int]:
         """Another split of encoded text into pieces: a function of the arguments, the same in every process.
 
-        BPE-dropout at `rate`, or unigram sampling with it as α; other kinds of vocabularies have one split only.
+        BPE-dropout at `rate`, or unigram sampling with it as α; other kinds of vocabularies have one split only. What is unknown
+        stays as it is.
         """
-        if self.unk in ids:
-            return list(ids)  # what is unknown cannot be spelled anew
         if rate not in self._samplers:
             self._samplers = {rate: sampling.sampler(self.proto, rate)}  # one at a time: a training has one rate
         sample = self._samplers[rate]

@@ -1,4 +1,5 @@
-"""Which words of an output answer to no word of its source, by IBM Model 1 (Brown et al. 1993).
+"""Which words of an output answer to no word of its source, by IBM Model 1 (Brown et al. 1993),
+though without its empty word.
 
 It is weak evidence about one word, and fair evidence about a whole output when held against the references' own rate.
 This file must not know systems or scores.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s2s_cli.config import METRICS, ScoreSettings
-from s2s_cli.evaluation.metrics import Metric, Score, build_metric, score_of
+from s2s_cli.evaluation.metrics import Metric, SacreMetric, Score, build_metric, score_of
 from s2s_cli.evaluation.significance import (
     Interval,
     bootstrap_p,
@@ -78,6 +78,7 @@ def sentence_values(systems: Systems, metric: Metric) -> list[np.ndarray]:
 def results(names: Sequence[str], metric: Metric, stats: list[np.ndarray], settings: ScoreSettings) -> list[Result]:
     """Every system's result by one metric, from `stats[k]`, the k-th system's statistics; the first is the baseline."""
     bootstrap = settings.confidence or settings.paired == "bootstrap"
+    theirs = isinstance(metric, SacreMetric)
     resampling: dict[str, int] = {}
     if bootstrap:
         resampling["bs"] = settings.resamples or 1000
@@ -94,11 +95,13 @@ def results(names: Sequence[str], metric: Metric, stats: list[np.ndarray], setti
         drawn = [bootstrap_values(metric, s) for s in np.split(sums, len(stats), axis=1)]
         intervals = [interval(values) for values in drawn]
         if settings.paired == "bootstrap":
-            p_values[1:] = [bootstrap_p(v, drawn[0], d) for v, d in zip(drawn[1:], differences[1:], strict=True)]
+            p_values[1:] = [
+                bootstrap_p(v, drawn[0], d, theirs) for v, d in zip(drawn[1:], differences[1:], strict=True)
+            ]
     if settings.paired == "randomization":
         for k, difference in enumerate(differences[1:], 1):
             swapped = randomization_sums(stats[0], stats[k], resampling["ar"], settings.seed)
-            p_values[k] = randomization_p(metric, *swapped, difference)
+            p_values[k] = randomization_p(metric, *swapped, difference, theirs)
     significant = [
         p is not None and p < 0.05 and difference > 0 for p, difference in zip(p_values, differences, strict=True)
     ]

@@ -1,7 +1,8 @@
 """What a score is worth: confidence intervals by bootstrap, and paired tests of systems against a baseline.
 
-Both resample statistics of lines (see `metrics.Metric`), never text. Random numbers are drawn, and p-values computed,
-as sacrebleu does, so that the same seed gives its p-values to the last digit, and ROUGE gets the same treatment. This
+Both resample statistics of lines (see `metrics.Metric`), never text. Random numbers are drawn as sacrebleu draws them, and for
+its metrics p-values are computed as it does: the same seed gives its p-values to the last digit. For the others, whose lines
+often tie, they are computed as the tests are meant: what is as far off as the observed difference counts, on both sides. This
 file must not know what a statistic means.
 """
 
@@ -72,18 +73,30 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(float(values.mean()), 0.5 * (high - low), low, high)
 
 
-def bootstrap_p(system: np.ndarray, baseline: np.ndarray, difference: float) -> float:
-    """Paired bootstrap (Koehn 2004), two-sided: how often resampled scores differ from their mean difference by more."""
-    differences = np.abs(system - baseline)
-    return _p_value(differences - differences.mean(), difference)
+def bootstrap_p(system: np.ndarray, baseline: np.ndarray, difference: float, as_sacrebleu: bool) -> float:
+    """Paired bootstrap: how often the difference of resampled scores is as far from its mean as the observed one is from 0.
+
+    sacrebleu, as Moses before it, takes the mean from the absolute difference: it looks at one side only, and finds p about
+    half as large.
+    """
+    differences = system - baseline
+    if as_sacrebleu:
+        differences = np.abs(differences)
+        return _p_value(differences - differences.mean(), difference, ties=False)
+    return _p_value(np.abs(differences - differences.mean()), difference, ties=True)
 
 
-def randomization_p(metric: Metric, first: np.ndarray, second: np.ndarray, difference: float) -> float:
-    """Approximate randomization (Riezler and Maxwell 2005), two-sided: how often swapped systems differ by more."""
+def randomization_p(
+    metric: Metric, first: np.ndarray, second: np.ndarray, difference: float, as_sacrebleu: bool
+) -> float:
+    """Approximate randomization (Riezler and Maxwell 2005), two-sided: how often swapped systems differ by as much.
+
+    sacrebleu counts those that differ by more, and so finds p too small where few lines differ.
+    """
     values = [np.array([metric.value(row) for row in sums.tolist()]) for sums in (first, second)]
-    return _p_value(np.abs(values[0] - values[1]), difference)
+    return _p_value(np.abs(values[0] - values[1]), difference, ties=not as_sacrebleu)
 
 
-def _p_value(trials: np.ndarray, observed: float) -> float:
-    # With the observed one counted in, the null hypothesis is never rejected more often than it should be.
-    return float((np.sum(trials > observed) + 1) / (len(trials) + 1))
+def _p_value(trials: np.ndarray, observed: float, ties: bool) -> float:
+    found = np.sum(trials >= observed if ties else trials > observed)
+    return float((found + 1) / (len(trials) + 1))  # the observed one counted in: a p of 0 is not to be had by trials

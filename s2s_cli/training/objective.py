@@ -78,6 +78,7 @@ def _cut(model: Seq2Seq, rate: float) -> Iterator[None]:
     """
 
     def cut(_module: nn.Module, _ids: Any, vectors: Tensor) -> Tensor:
+        # What a copy head may copy is not cut: those are the source's own pieces.
         kept = torch.rand(vectors.shape[:2], device=vectors.device) >= rate  # [2B, T]
         kept[: len(kept) // 2] = True
         return vectors * kept[:, :, None]

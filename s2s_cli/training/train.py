@@ -30,8 +30,7 @@ _CHANCE = (
     "dropout",
     "attention_dropout",
     "activation_dropout",
-    "layer_drop",
-)  # what a model draws anew at each reading
+)  # drawn anew for each sentence; layers fall out of a whole batch
 
 
 def train(config: Config) -> None:

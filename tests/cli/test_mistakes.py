@@ -110,8 +110,16 @@ MISTAKES: dict[str, tuple[list[object], list[str]]] = {
     "ramp of nothing": (["train", "--sampling-ramp", 9], ["sampling_ramp needs scheduled_sampling"]),
     "momentum of nothing": (["train", "--momentum", 0.9], ["momentum needs optimizer sgd"]),
     "beta2 of nothing": (["train", "--optimizer", "sgd", "--beta2", 0.9], ["beta2 needs optimizer adam or adamw"]),
+    "rate of another optimizer": (
+        ["train", "--optimizer", "adafactor", "--lr", 7e-4],
+        ["share of each parameter's size", "such as 0.01"],
+    ),
+    "two readings alike": (
+        ["train", "--consistency", "rdrop", "--dropout", 0, "--layer-drop", 0.2],
+        ["set model.dropout"],
+    ),
     "beta1 of nothing": (
-        ["train", "--optimizer", "adafactor", "--beta1", 0.8],
+        ["train", "--optimizer", "adafactor", "--lr", 0.01, "--beta1", 0.8],
         ["beta1 needs optimizer adam or adamw"],
     ),
     "factor of nothing": (["train", "--plateau-factor", 0.9], ["plateau_factor needs schedule plateau"]),

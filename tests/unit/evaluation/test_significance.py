@@ -93,24 +93,49 @@ def test_rouge_intervals_are_those_of_a_mean(refs, noisy):
 
 
 def test_rouge_randomization_equals_the_exact_permutation_test(refs, noisy):
-    """The share of equally likely outcomes with a larger difference; equal ones do not count, whatever rounding does."""
+    """The share of equally likely outcomes with a difference as large; equal ones count, whatever rounding does."""
     base = noisy(0.3, 1)
     system = list(base)
-    system[11], system[25] = f"{base[11]} Berlin cat", f"{base[25]} table"
-    system[12] = refs[12]
+    system[11], system[12], system[25] = f"{base[11]} Berlin cat", refs[12], refs[25]
     metric = build_metric("rouge1", [refs], ScoreSettings())
     stats = [metric.statistics(hyps) for hyps in (base, system)]
     gaps = (stats[1] - stats[0])[:, 0]
     gaps = gaps[gaps != 0]
     outcomes = [abs(sum(sign * gap for sign, gap in zip(signs, gaps, strict=True)))
                 for signs in itertools.product((1, -1), repeat=len(gaps))]  # fmt: skip
-    exact = np.mean([outcome > abs(gaps.sum()) + 1e-12 for outcome in outcomes])
+    exact = np.mean([outcome >= abs(gaps.sum()) - 1e-12 for outcome in outcomes])
     assert len(gaps) == 3
     assert 0 < exact < 1
     values = [metric.value(s.sum(0).tolist()) for s in stats]
     trials = 4000
-    p = randomization_p(metric, *randomization_sums(*stats, trials, seed=1), abs(values[1] - values[0]))
+    p = randomization_p(metric, *randomization_sums(*stats, trials, seed=1), abs(values[1] - values[0]), False)
     assert p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / trials) + 1 / trials)
+
+
+@pytest.mark.parametrize("differing", range(6))
+def test_the_fewer_lines_differ_the_less_they_prove(differing):
+    """Of n lines that all speak for one system, chance has all on one side in 2 of 2^n cases."""
+    refs = [f"the cat number {n} sat" for n in range(60)]
+    base = [line + " not" for line in refs]
+    better = [*refs[:differing], *base[differing:]]
+    settings = ScoreSettings(exact=True, rouge=True, wer=True, paired="randomization", resamples=4000)
+    for c in compare({"base": base, "better": better}, [refs], settings):
+        exact = min(1.0, 2 * 0.5**differing)
+        assert c.results[1].p_value == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 4000) + 1 / 4000)
+
+
+@pytest.mark.parametrize("paired", ["bootstrap", "randomization"])
+@pytest.mark.parametrize("num", [20, 200])
+def test_systems_that_are_alike_are_told_apart_no_more_often_than_chance_allows(paired, num):
+    """Two systems, each right in half of the lines by chance: p below 0.05 in at most one of 20 pairs, and not in almost none."""
+    rng = np.random.default_rng(7)
+    refs = [f"line {n}" for n in range(num)]
+    found = []
+    for _ in range(150):
+        systems = {name: [line if rng.random() < 0.5 else "no" for line in refs] for name in ("one", "other")}
+        [c] = compare(systems, [refs], ScoreSettings(exact=True, paired=paired, resamples=400))
+        found.append(c.results[1].p_value < 0.05)
+    assert 0.0 < np.mean(found) < 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 150)
 
 
 @pytest.mark.parametrize("paired", ["bootstrap", "randomization"])

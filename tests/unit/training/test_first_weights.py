@@ -103,7 +103,9 @@ def test_each_parameter_is_of_a_part_and_tied_ones_of_several(settings: Transfor
     assert not of["encoder"] & of["decoder"]
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "adafactor"}, {"optimizer": "sgd", "momentum": 0.9}])
+@pytest.mark.parametrize(
+    "optimizer", [{}, {"optimizer": "adafactor", "lr": 0.01}, {"optimizer": "sgd", "momentum": 0.9}]
+)
 @pytest.mark.parametrize("part", PARTS)
 def test_frozen_parts_stay_and_all_else_moves(
     part: Part, optimizer: dict, home: Path, dataset: Dataset, tmp_path: Path

@@ -40,8 +40,8 @@ from s2s_cli.models.positions import sinusoidal_positions
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
-from s2s_cli.search.translator import SEARCH_TOKENS, batched
-from s2s_cli.search.workers import Workers
+from s2s_cli.search.translator import SEARCH_TOKENS
+from s2s_cli.search.workers import Workers, batched
 
 try:
     import ctranslate2

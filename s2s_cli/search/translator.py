@@ -37,14 +37,12 @@ from s2s_cli.search.phrases import specials_for
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.sentences import Span, split
 from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
-from s2s_cli.search.workers import Workers
+from s2s_cli.search.workers import Workers, batched
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
-_SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
 SEARCH_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a batch, unless told; with more, a wide model is slower on a CPU
 _AT_ONCE = 4096  # pieces of a given output, beyond which one pass over all pairs of its positions needs too much memory
-_ROUNDS = 4  # batches at least that each of several processes gets of a window
 
 
 class Line(NamedTuple):
@@ -354,22 +352,6 @@ class Translator:
             for h in hypotheses
         ]
         return by_utility(outputs, judge, settings.samples > 0) if judge is not None else outputs
-
-
-def batched(
-    places: Sequence[int], length: Callable[[int], int], budget: int, rows: int, workers: int
-) -> list[list[int]]:
-    """`places`, from the longest to the shortest, in batches of no more than `budget` positions times `rows` hypotheses, and
-    smaller ones where some of so many workers would have nothing to do.
-    """
-    if workers > 1:
-        budget = min(budget, max(_SMALL, rows * sum(map(length, places)) // (_ROUNDS * workers)))
-    batches: list[list[int]] = []
-    for i in places:
-        if not batches or (len(batches[-1]) + 1) * length(batches[-1][0]) * rows > budget:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between: str) -> list[Link]:

@@ -7,6 +7,7 @@ models nor text.
 
 import sys
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,8 @@ from s2s_cli.runtime import keep_memory
 from s2s_cli.worker import call, start_pool
 
 Work = Callable[..., Any]
+_SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
+_ROUNDS = 2  # batches that each of several processes gets of a window, if it is not so small
 
 
 class Workers:
@@ -82,3 +85,25 @@ class Workers:
 def _first() -> None:
     keep_memory()
     torch.set_num_threads(1)
+
+
+def batched(
+    places: Sequence[int], length: Callable[[int], int], budget: int, rows: int, workers: int
+) -> list[list[int]]:
+    """`places`, from the longest to the shortest, in batches of no more than `budget` positions times `rows` hypotheses; for
+    several workers as many for each, and of like size, for none to wait at the end.
+    """
+
+    def cut(size: int) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for i in places:
+            if not batches or (len(batches[-1]) + 1) * length(batches[-1][0]) * rows > size:
+                batches.append([])
+            batches[-1].append(i)
+        return batches
+
+    if workers == 1:
+        return cut(budget)
+    total = rows * sum(map(length, places))
+    num = workers * max(-(-len(cut(budget)) // workers), min(_ROUNDS, total // (_SMALL * workers)), 1)
+    return cut(bisect_left(range(budget), True, key=lambda size: len(cut(size)) <= num))  # the smallest that is enough

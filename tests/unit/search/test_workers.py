@@ -15,8 +15,8 @@ from s2s_cli.config import SearchSettings, TranslateSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import ConfigError, S2SError
 from s2s_cli.runtime import Runtime
-from s2s_cli.search.translator import Translator, batched
-from s2s_cli.search.workers import Workers
+from s2s_cli.search.translator import Translator
+from s2s_cli.search.workers import Workers, batched
 from s2s_cli.worker import signals_wait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -100,6 +100,11 @@ def test_batches_hold_what_they_may_and_everything_once() -> None:
             assert [i for batch in batches for i in batch] == list(range(len(lengths)))
             assert all(len(b) == 1 or len(b) * lengths[b[0]] * rows <= 4096 for b in batches)
             assert len(batches) >= workers
+            sizes = [len(b) * lengths[b[0]] * rows for b in batches]
+            assert min(sizes[:-1]) > 0.85 * max(sizes)
+            if workers > 1:
+                one = batched(range(len(lengths)), lengths.__getitem__, 4096, rows, 1)
+                assert len(batches) < len(one) + workers or len(batches) == 2 * workers
 
 
 def sleep(seconds: float) -> float:

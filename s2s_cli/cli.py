@@ -9,9 +9,9 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -65,8 +65,9 @@ def _train(values: configio.Values) -> None:
 def _translate(values: configio.Values) -> None:
     config = configio.build(values)
     from s2s_cli.search.translate import translate
+    from s2s_cli.worker import tidy_end
 
-    with _tidy_end():
+    with tidy_end():
         translate(config.translate, config.search, config.runtime, config.score)
 
 
@@ -79,8 +80,9 @@ def _score(values: configio.Values) -> None:
 def _average(values: configio.Values) -> None:
     config = configio.build(values)
     from s2s_cli.checkpoint.average import average
+    from s2s_cli.worker import tidy_end
 
-    with _tidy_end():
+    with tidy_end():
         average(config.average)
 
 
@@ -312,23 +314,6 @@ def _exit_code(work: Callable[[], None]) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         return _tell(f"{error.filename or 'reading or writing'}: {error.strerror or error}", 2)
     return 0
-
-
-@contextlib.contextmanager
-def _tidy_end() -> Iterator[None]:
-    """Within, SIGTERM raises Interrupted, so that what was begun is tidied up; before, while modules are half imported, and after
-    that it ends the process at once, as does a second one.
-    """
-
-    def end(signum: int, _frame: FrameType | None) -> None:
-        signal.signal(signum, before)
-        raise Interrupted(signum, "ended by a signal")
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(message: object, code: int) -> int:

@@ -8,7 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from types import FrameType
 from typing import Any
+
+from s2s_cli.errors import Interrupted
 
 
 def cores() -> int:
@@ -23,6 +26,24 @@ def threads(asked: int) -> int:
     """
     several = os.environ.get("LOCAL_WORLD_SIZE", "1") != "1"
     return asked or (cores() if several and os.environ.get("OMP_NUM_THREADS") == "1" else 0)
+
+
+@contextlib.contextmanager
+def tidy_end() -> Iterator[None]:
+    """Within, SIGTERM raises Interrupted, so that what was begun is tidied up; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signum, before)
+        raise Interrupted(signum, "terminated")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,8 @@ class Noise:
         if settings.denoise == "mask":
             masked = np.where(rng.random(len(body)) < settings.denoise_rate, self._mask, body)
             return np.concatenate([tags, masked]), target
-        gone = spans(len(body), settings.denoise_rate, settings.span_length, rng)
+        least = int(settings.denoise == "span" and settings.denoise_rate > 0.0)  # or nothing would be asked for
+        gone = spans(len(body), settings.denoise_rate, settings.span_length, rng, least)
         begins = gone & ~np.concatenate([[False], gone[:-1]])
         keep = begins | ~gone
         if settings.denoise == "infill":
@@ -106,10 +107,12 @@ class Noise:
         return np.concatenate([tags, shown]), np.concatenate([np.zeros(0, np.int64), *asked])
 
 
-def spans(length: int, rate: float, mean: float, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """[length] which positions are taken away: spans of Poisson lengths (at least 1) with about `rate` of all in them."""
+def spans(length: int, rate: float, mean: float, rng: np.random.Generator, least: int = 0) -> npt.NDArray[np.bool_]:
+    """[length] which positions are taken away: spans of Poisson lengths (at least 1) with about `rate` of all in them, and with
+    `least` at least.
+    """
     gone = np.zeros(length, np.bool_)
-    wanted = int(rate * length + rng.random())
+    wanted = min(length, max(least, int(rate * length + rng.random())))
     while (missing := wanted - int(gone.sum())) > 0:
         size = min(missing, max(1, int(rng.poisson(mean))))
         start = int(rng.integers(0, length - size + 1))

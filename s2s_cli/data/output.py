@@ -1,32 +1,13 @@
 """Where a dataset is written: beside its final name, which it takes only when it is whole, and by one process at a time."""
 
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s2s_cli.data.dataset import MANIFEST, NAMES
-from s2s_cli.errors import DataError, Interrupted
+from s2s_cli.errors import DataError
 from s2s_cli.files import held, strangers, told, whole_folder
-
-
-@contextmanager
-def tidy_end() -> Iterator[None]:
-    """SIGTERM ends what is done in this context as Ctrl-C would, so that nothing half-made is left."""
-
-    def stop(signum: int, frame: object) -> None:
-        raise Interrupted(signum, "terminated")
-
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -34,13 +34,14 @@ from s2s_cli.data.duplicates import Duplicates
 from s2s_cli.data.encoding import Encoded, Encoder, tagged
 from s2s_cli.data.filters import Limits
 from s2s_cli.data.inputs import Inputs, lines_of, progress, reads_stdin, sample
-from s2s_cli.data.output import fresh_folder, scratch_folder, tidy_end
+from s2s_cli.data.output import fresh_folder, scratch_folder
 from s2s_cli.data.ranks import Ranks
 from s2s_cli.data.report import EXAMPLES, FIRST_LINES, Account, Found, example, reasons
 from s2s_cli.data.spm import short
 from s2s_cli.data.vocab import SENTINEL, TextRules, Vocab, Vocabs, is_shared, reuse
 from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.files import beside
+from s2s_cli.worker import tidy_end
 
 MAX_DROPPED = 0.1
 _OF_A_NEW_VOCABULARY = {"vocab_type", "vocab_size", "vocab_sample", "byte_fallback", "character_coverage"}

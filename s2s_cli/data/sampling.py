@@ -16,7 +16,7 @@ from heapq import heapify, heappop, heappush
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-SPACE = "\u2581"  # what SentencePiece writes for a space; with it, words begin
+SPACE = "\u2581"  # what SentencePiece writes for a space, and would take for one in raw text; with it, words begin
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType in sentencepiece_model.proto
 NORMAL = 1  # ModelProto.SentencePiece.Type: neither special, byte, unused nor user-defined
 KEPT_CHARS = 1 << 17  # words are worked out once, up to so many characters of them: about 50 MB of lattices

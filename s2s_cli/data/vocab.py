@@ -20,12 +20,12 @@ import numpy.typing as npt
 import sentencepiece
 
 from s2s_cli.data import sampling, spm
+from s2s_cli.data.sampling import SPACE
 from s2s_cli.data.spm import BOS, EOS, PAD, UNK, VocabType
 from s2s_cli.errors import ConfigError, DataError
 
-__all__ = ["BOS", "EOS", "PAD", "UNK", "TextRules", "Vocab", "VocabType", "Vocabs", "reuse"]
+__all__ = ["BOS", "EOS", "PAD", "SPACE", "UNK", "TextRules", "Vocab", "VocabType", "Vocabs", "reuse"]
 
-SPACE = "\u2581"  # what SentencePiece writes for a space, and so would take for one in raw text
 SENTINEL = "<extra_id_"  # what reserved pieces begin with that stand for a span taken away, and may be said
 ESCAPE = "\u241b"  # SYMBOL FOR ESCAPE: begins our spelling of itself and of SPACE
 ESCAPED = {ESCAPE: ESCAPE + ESCAPE, SPACE: ESCAPE + "_"}

@@ -21,6 +21,13 @@ from s2s_cli.files import STDOUT, place_of
 
 __all__ = ["Score", "corpus_score", "score"]
 
+_OPTIONS = {
+    "bleu": ("tokenize", "smooth", "smooth_value"),
+    "chrf": (),
+    "ter": (),
+    "rouge": (),
+}  # and what begins with its name
+
 
 def score(settings: ScoreSettings) -> None:
     """Run the command: results to standard output, messages to standard error."""
@@ -88,6 +95,12 @@ def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -
         for name in ("resamples", "seed"):
             if name in settings.model_fields_set:
                 yield f"--{name} does nothing without --confidence or --paired"
+    for name in sorted(settings.model_fields_set):
+        of = next(
+            (metric for metric, names in _OPTIONS.items() if name in names or name.startswith(f"{metric}_")), None
+        )
+        if of and not any(metric.startswith(of) for metric in metrics):
+            yield f"--{name.replace('_', '-')} does nothing without --{of}"
     if settings.train_tgt and not settings.analyze:
         yield "--train-tgt does nothing without --analyze"
     if settings.src and not (settings.analyze or settings.diff):

@@ -178,7 +178,13 @@ def test_warnings_go_to_standard_error(folder, run):
     assert "--rouge-tokenizer unicode" in done.stderr
     idle = run("-i", "ru", "-r", "ru", "--bleu", "--resamples", "9", "-s", "ru", "--train-tgt", "ru")
     assert [line.split()[2] for line in idle.stderr.split("\n")[:-1]] == ["--resamples", "--train-tgt", "--src"]
-    used = run("-i", "ru", "-r", "ru", "--bleu", "--confidence", "--resamples", "9", "-s", "ru", "--diff")
+    idle = run(
+        "-i", "ru", "-r", "ru", "--ter", "--rouge-stem", "--smooth", "none", "--chrf-beta", "1", "--ter-no-punct"
+    )
+    assert [line.split()[2] for line in idle.stderr.split("\n")[:-1]] == ["--chrf-beta", "--rouge-stem", "--smooth"]
+    used = run(
+        "-i", "ru", "-r", "ru", "--bleu", "--confidence", "--resamples", "9", "-s", "ru", "--diff", "--smooth", "floor"
+    )
     assert used.stderr == ""
     quiet = run("-i", "ru", "-r", "ru", "--rouge", "--rouge-tokenizer", "unicode")
     assert quiet.stderr == ""

@@ -11,7 +11,7 @@ import s2s_cli
 
 PACKAGE = Path(s2s_cli.__file__).parent
 LEVELS = {
-    "errors": 0, "worker": 0, "files": 1, "config": 1, "configio": 1, "runtime": 2, "data": 3, "models": 4, "evaluation": 4,
+    "errors": 0, "files": 1, "worker": 1, "config": 1, "configio": 1, "runtime": 2, "data": 3, "models": 4, "evaluation": 4,
     "checkpoint": 5, "search": 6, "training": 7, "cli": 8, "__main__": 9,
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

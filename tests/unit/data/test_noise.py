@@ -117,11 +117,11 @@ def test_infilling_puts_one_mask_for_each_span(vocabs: Vocabs) -> None:
         assert len(source) < len(ids) + source.count(mask)
 
 
-@given(st.integers(0, 60), st.integers(0, 10_000))
-def test_spans_and_what_is_left_make_the_text(vocabs: Vocabs, length: int, line: int) -> None:
+@given(st.integers(0, 60), st.integers(0, 10_000), st.sampled_from([0.01, 0.5]))
+def test_spans_and_what_is_left_make_the_text(vocabs: Vocabs, length: int, line: int, rate: float) -> None:
     vocab = vocabs.src
     ids = [40 + i for i in range(length)]
-    noise = Noise(NoiseSettings(denoise="span", denoise_rate=0.5, span_length=1.0), vocabs, 1)
+    noise = Noise(NoiseSettings(denoise="span", denoise_rate=rate, span_length=1.0), vocabs, 1)
     source, read, target = (part.tolist() for part in noise(ids, [], 0, line))
     assert read == target
     sentinels = [vocab.id(f"<extra_id_{i}>") for i in range(20)]
@@ -135,6 +135,7 @@ def test_spans_and_what_is_left_make_the_text(vocabs: Vocabs, length: int, line:
     assert whole == ids
     assert list(answers) == sentinels[: len(answers)] == [id for id in source if id in sentinels]
     assert all(answers.values())
+    assert bool(answers) == bool(ids), "something is asked for, however little is taken away"
 
 
 @pytest.mark.parametrize("mean", [1.0, 3.0, 10.0])

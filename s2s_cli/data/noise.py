@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from s2s_cli.config import NoiseSettings
+from s2s_cli.data.scripts import STOPS, WIDE_STOPS
 from s2s_cli.data.vocab import SENTINEL, Vocab, Vocabs
 from s2s_cli.errors import ConfigError
 
 Ids = npt.NDArray[np.int64]
 
 MASK = "<mask>"
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+_STOPS = tuple(STOPS + WIDE_STOPS)
 _ENDS_IN_BYTES = ("<0x2E>", "<0x21>", "<0x3F>")  # where a vocabulary spells them so
 
 
@@ -27,7 +28,7 @@ class Noise:
         """ConfigError if the vocabulary lacks what the settings need."""
         self._settings, self._vocabs, self._seed = settings, vocabs, seed
         self._src_starts, self._tgt_starts = vocabs.src.starts_word, vocabs.tgt.starts_word
-        self._ends_sentence = np.array([vocabs.src.piece(i).endswith(SENTENCE_ENDS) for i in range(len(vocabs.src))])
+        self._ends_sentence = np.array([vocabs.src.piece(i).endswith(_STOPS) for i in range(len(vocabs.src))])
         self._ends_in_bytes = np.array([vocabs.src.piece(i) in _ENDS_IN_BYTES for i in range(len(vocabs.src))])
         if settings.subword_sampling and not (vocabs.src.can_resample or vocabs.tgt.can_resample):
             raise ConfigError(

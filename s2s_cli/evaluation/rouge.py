@@ -15,14 +15,14 @@ import numpy as np
 import regex  # type: ignore[import-untyped]
 
 from s2s_cli.config import ScoreSettings
-from s2s_cli.data.scripts import UNSPACED
+from s2s_cli.data.scripts import SENTENCE_END, UNSPACED
 
 NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
 # Where no spaces stand between words, each character with its marks is a token.
 UNICODE_WORD = rf"[{UNSPACED}--\p{{M}}--\p{{P}}]\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}--\p{{M}}]]+"
 _UNICODE_TOKEN = regex.compile(UNICODE_WORD, regex.V1)
-_SENTENCE_END = regex.compile(r"([.!?।։؟]['\"”’»)\]]*)\s+|([。！？]['\"”’»)\]）」』]*)")
+_SENTENCE_END = regex.compile(rf"({SENTENCE_END.pattern})\s*")
 _QUANTUM = 2.0**32
 
 
@@ -68,7 +68,7 @@ def sentences(text: str, split: str) -> str:
         return text.replace("\\n", "\n")
     if split == "q":
         return text.replace("<q>", "\n")
-    return _SENTENCE_END.sub(r"\1\2\n", text)
+    return _SENTENCE_END.sub(r"\1\n", text)
 
 
 class Rouge:

@@ -10,14 +10,10 @@ from typing import NamedTuple
 
 import regex  # type: ignore[import-untyped]
 
-from s2s_cli.data.scripts import UNSPACED
+from s2s_cli.data.scripts import SENTENCE_END, UNSPACED
 
 Count = Callable[[Sequence[str]], list[int]]  # how many pieces each of these texts has
 
-# After a full stop and whatever closes a quotation or bracket: at the whitespace behind, or at once in scripts without it.
-_SENTENCE_END = regex.compile(
-    r"(?:[.!?…।॥։؟۔]['\"”’»)\]]*(?=\s))|(?:[。！？｡]['\"”’»)\]）」』】]*)",
-)
 _WORD_END = regex.compile(r"\S(?=\s)")
 _UNSPACED = regex.compile(rf"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
 
@@ -36,7 +32,7 @@ def split(line: str, size: int, count: Count) -> list[Span]:
     by halves. As many sentences (or words) go into a part as fit, so that the model sees what belongs together.
     """
     parts: list[Span] = []
-    for sentences in _packed(line, _cut(line, Span(0, len(line)), _SENTENCE_END), size, count):
+    for sentences in _packed(line, _cut(line, Span(0, len(line)), SENTENCE_END), size, count):
         if _fits(line, sentences, size, count):
             parts.append(sentences)
             continue

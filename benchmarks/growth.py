@@ -7,7 +7,7 @@ The model is `tiny`, in the precision that `auto` chooses. Every point is a proc
 has ever held resident, interpreter and libraries included, is its own.
 
     length       sentences of 10 to 2,000 random pieces on both sides; updates of 4,096 tokens, batches of 32 to translate
-    batch        sentences of 14 pieces; updates of 512 to 32,768 tokens, batches of 1 to 512 to translate
+    batch        sentences of 14 pieces; updates of 512 to 32,768 tokens, batches of 8 to 512 to translate
     vocabulary   1,000 to 64,000 pieces, at 4,096 tokens of such sentences, and 64 of them to translate
     corpus       `s2s train` on Multi30k repeated to 0.03 to 3 million pairs (fetched by data/multi30k.py)
     processes    the same, one process with one thread and with two, and two under torchrun with one each

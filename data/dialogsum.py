@@ -54,7 +54,7 @@ def main() -> int:
             text = convert(jsonl, FIELDS[Path(name).suffix])
             if fault := fault_of(text, wanted):
                 raise FetchError(
-                    f"{name}: {jsonl} is not the one that is known: {fault}; name a local copy with --from"
+                    f"{name}: {jsonl} is not the one that is known: {fault}; name a local copy with --from (run.sh: --data)"
                 )
             write_whole(args.out_dir / name, text)
         return f"{len(FILES)} files in {args.out_dir}"

@@ -57,9 +57,9 @@ def fetch_texts(
         if fault is not None:
             advice = (
                 f"Get {source} by other means, put it{', unpacked,' if wanted.path.endswith('.gz') else ''} "
-                f"at {tgt} and run this again, or name a folder that holds {name} or {name}.gz with --from."
+                f"at {tgt} and run this again, or name a folder that holds {name} or {name}.gz with --from (run.sh: --data)."
                 if local is None
-                else f"Complete {local}, or name no folder by --from or S2S_DATA, and the text is downloaded."
+                else f"Complete {local}, or name no folder by --from (run.sh: --data) or S2S_DATA, and the text is downloaded."
             )
             raise FetchError(f"{name}: cannot use {source}: {fault}\n{advice}")
         write_whole(tgt, text)
@@ -81,7 +81,9 @@ def find_local(root: Path | None, folder: str, probe: str) -> Path | None:
     if root is None:
         print(f"S2S_DATA is {named}, which has no {folder}: it is fetched", file=sys.stderr)
         return None
-    raise FetchError(f"{root}: neither it nor {root / folder} holds {probe} or {probe}.gz; correct --from")
+    raise FetchError(
+        f"{root}: neither it nor {root / folder} holds {probe} or {probe}.gz; correct --from (run.sh: --data)"
+    )
 
 
 def read_local(path: Path) -> bytes:
@@ -125,7 +127,10 @@ def archive_of(url: str, path: Path, local: Path | None) -> Path:
     if local is None:
         return download(url, path)
     if not (local / path.name).is_file():
-        raise FetchError(f"{local} has no {path.name}: put it there ({url}), or name no folder by --from or S2S_DATA")
+        raise FetchError(
+            f"{local} has no {path.name}: put it there ({url}), or name no folder by --from "
+            "(run.sh: --data) or S2S_DATA"
+        )
     return local / path.name
 
 

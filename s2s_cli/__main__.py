@@ -1,4 +1,4 @@
-"""`s2s`, `python -m s2s_cli`, and so `torchrun -m s2s_cli`."""
+"""`s2s`, `python -m s2s_cli`, and so `torchrun -m -- s2s_cli`."""
 
 import os
 import signal

@@ -138,7 +138,7 @@ _COMMANDS: list[tuple[str, Callable[[configio.Values], None], list[str], str]] =
         "score",
         _score,
         ["score"],
-        "Score output against references: BLEU, chrF, TER, ROUGE, with signatures.\n\n"
+        "Score output against references: BLEU, chrF, TER, word error rate, exact match, ROUGE, with signatures.\n\n"
         "Example: s2s score --bleu -i out.txt -r test.de",
     ),
     (

@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument(
         "--top-p", type=float, default=0.9, help="draw from the likeliest words of this share (default: 0.9)"
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 more varied")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1 closer to what is likeliest, above 1 more varied"
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other answers")
     args = parser.parse_args()
     sampling = {"top_p": args.top_p, "temperature": args.temperature} if args.top_p else {}

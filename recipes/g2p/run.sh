@@ -4,7 +4,7 @@
 #
 #   bash recipes/g2p/run.sh [--smoke] [--data DIR] [--work DIR] [fre|gre|hun|ice|kor ...]
 #
-#   --smoke      under a minute: one language, two seeds, an epoch, to see that every step works
+#   --smoke      under a minute: one language, two seeds, 20 updates, to see that every step works
 #   --data DIR   take the data from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail

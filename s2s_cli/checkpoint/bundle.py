@@ -327,4 +327,4 @@ def find_bundle(path: Path) -> Path:
             return candidate.resolve()
     if (path / "config.yaml").is_file():
         raise BundleError(f"{path} is a run folder without a checkpoint yet: train further, or name another model")
-    raise BundleError(f"{path} is neither a run folder nor a bundle: name one with -m, or train one with `s2s train`")
+    raise BundleError(f"{path} is neither a run folder nor a bundle: name one of these, or train one with `s2s train`")

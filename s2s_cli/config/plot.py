@@ -16,7 +16,7 @@ class PlotSettings(Section):
     runs: Annotated[list[Path], Flag("RUN")] = Field(default=[Path("run")], min_length=1)
     """Run folders, one colour each."""
     output: Annotated[Target, Flag("-o")] = Path("curves.svg")
-    """The picture: .svg, .png or .pdf."""
+    """The picture: .svg, .png or .pdf (extra: plot)."""
     x: Annotated[Literal["updates", "epochs", "hours"], Flag("-x")] = "updates"
     """What the curves run along."""
     y: Annotated[list[Curve], Flag("-y")] = []

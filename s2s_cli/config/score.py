@@ -24,7 +24,7 @@ class ScoreSettings(Section):
     wer: bool = False
     """Word error rate: edits over reference words, which are what spaces separate; lower is better."""
     exact: bool = False
-    """Exact match: share of the lines that are a reference to the letter."""
+    """Exact match: share of the lines that are a reference, but for spaces."""
     rouge: bool = False
     """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, F1 (Lin 2004)."""
     sentence: bool = False
@@ -66,7 +66,8 @@ class ScoreSettings(Section):
     rouge_tokenizer: Literal["rouge-score", "unicode"] = "rouge-score"
     """rouge-score keeps a-z and 0-9 alone; unicode keeps every script, by character where it writes no spaces."""
     rouge_split: Literal["newline", "q", "sentence"] = "newline"
-    """Sentences for ROUGE-Lsum end at a newline mark (the two characters \\n), at a <q> mark, or at a full stop."""
+    """Where sentences end for ROUGE-Lsum: at newline marks (the two characters \\n), at <q> marks, or (sentence) at full stops,
+    question marks and their like in any script."""
     rouge_multi_ref: Literal["max", "mean"] = "max"
     """ROUGE of a line with several references: that of the best one, or their mean."""
     confidence: bool = False

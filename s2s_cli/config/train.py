@@ -34,7 +34,7 @@ class TrainSettings(Section):
     beforehand. Such a run goes on where it was stopped, but as no clock runs twice alike, not to the same bits."""
     batch_tokens: PositiveInt | Literal["auto"] = 4096
     """Positions of a batch on its longer side, padding included; auto takes as many as fit into memory, but not so many that
-    an epoch has fewer than 100 batches."""
+    an epoch has fewer than about 100 updates."""
     accumulate: PositiveInt = 1
     """Batches an update; their gradients are added before one step."""
     lr: PositiveFloat = 5e-4
@@ -45,7 +45,7 @@ class TrainSettings(Section):
     warmup: PositiveInt = 4000
     """Updates of linear warm-up."""
     min_lr: Annotated[float, Field(ge=0.0)] = 0.0
-    """Where cosine and linear end, and plateau drops no further."""
+    """Where cosine and linear end, and under `max_time` every schedule; plateau drops no further."""
     plateau_patience: PositiveInt = 3
     """Validations after the warm-up without a better score, or with an equal one and no lower loss, after which plateau drops
     the rate."""
@@ -163,8 +163,8 @@ class NoiseSettings(Section):
     """Noise that training puts on its pairs, anew each epoch; validation and translation see none."""
 
     subword_sampling: Rate = 0.0
-    """Split words anew each time: the rate of BPE-dropout (Provilkov et al. 2020), or α of unigram sampling (Kudo 2018);
-    about 0.1, and 0.6 where the text has no spaces."""
+    """Split words anew each time; 0 never. With bpe the rate of BPE-dropout (Provilkov et al. 2020), about 0.1, and 0.6 where the
+    text has no spaces; with unigram α of its sampling (Kudo 2018), about 0.1 to 0.5, where less varies more."""
     src_word_dropout: Rate = 0.0
     """Make each word of the source unknown with this probability (Sennrich & Zhang 2019)."""
     tgt_word_dropout: Rate = 0.0

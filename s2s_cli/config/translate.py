@@ -16,7 +16,8 @@ class SearchSettings(Section):
     """How translations are searched for: by `translate`, and by `train` when it validates."""
 
     max_src_len: Length = 1024
-    """A source line of more pieces is too long; unless given, the `src_truncate` of `preprocess`, or its `max_len` if larger."""
+    """A source line of more pieces is too long; unless given, the `src_truncate` of `preprocess`, or without one its `max_len`,
+    but 1024 at least."""
     beam: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Hypotheses kept at each step; 1 is greedy search."""
     length_penalty: Literal["none", "average", "gnmt"] = "average"
@@ -46,7 +47,7 @@ class SearchSettings(Section):
     allow_unk: bool = False
     """Whether an output may have the unknown piece."""
     temperature: Annotated[float, Field(ge=0.001, le=1000.0)] = 1.0
-    """What log-probabilities are divided by when sampling; below 1 is bolder, above 1 more varied."""
+    """What log-probabilities are divided by when sampling; below 1 keeps closer to the likeliest, above 1 is more varied."""
     top_k: NonNegativeInt = 0
     """Sample among the so many most probable pieces (Fan et al. 2018); 0 is all."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -90,7 +91,7 @@ class TranslateSettings(Section):
     """Seed of `samples`; what is drawn for a line depends on it, on the line and on its number."""
     mbr: Literal["no", "chrf", "bleu", "rouge"] = "no"
     """Of `samples` (or `nbest`) choose the one with the greatest expected score by this metric (Eikema & Aziz 2020), with the
-    options of `score`; rouge is ROUGE-L."""
+    options of `score`; rouge is ROUGE-L, with `rouge_tokenizer` unicode unless that is set."""
     prefix: Path | None = None
     """A file with what the output of each line has to begin with; a line of it may be empty."""
     prefix_text: str = ""

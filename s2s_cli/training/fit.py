@@ -47,7 +47,7 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
         while runtime.device.type == "cuda" and not _passes(learner, hardest(dataset, size), settings, runtime):
             if size == longest:
                 raise S2SError(
-                    "one pair is too much for the memory: take a smaller model, or shorter pairs (--max-len)"
+                    "one pair is too much for the memory: run preprocess with a smaller --max-len, or take a smaller model"
                 )
             size = max(longest, size * 4 // 5)
     size = -int(max(-runtime.share(size, rank) for rank in range(runtime.world)))

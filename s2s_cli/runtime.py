@@ -220,6 +220,13 @@ def available_memory(device: torch.device) -> int:
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """torch has a class for it on accelerators, and messages on CPU and of cuBLAS."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+    )
+
+
 def is_bf16_fast(device: str) -> bool:
     """Whether the processor multiplies bf16 in hardware; elsewhere it is emulated, and slower than fp32."""
     if device == "cuda":

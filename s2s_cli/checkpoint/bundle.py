@@ -283,7 +283,7 @@ def check_sums(folder: Path, covers: tuple[str, ...] = ()) -> None:
     """Raise BundleError unless every file named in SHA256SUMS, all of `covers` among them, is there and unaltered."""
     try:
         text = _read_text(folder / SUMS)
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):  # of a disk that fails, nothing follows
         raise BundleError(f"{folder} has no readable {SUMS}: it is not a whole bundle") from None
     if "\0" in text:  # of a power cut
         raise BundleError(f"{folder / SUMS} is torn: it is not a whole bundle")

@@ -7,6 +7,7 @@ reading a huge corpus at each start is too dear. A manifest of before there were
 Ids stay on disk; lengths and line numbers are numpy arrays. This room knows no torch and makes no batches.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,10 +109,11 @@ class PairStore:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset folder. `manifest` is the content of `dataset.json`."""
+    """An opened dataset folder. `manifest` is the content of `dataset.json`, `digest` its sha256."""
 
     folder: Path
     manifest: dict[str, Any]
+    digest: str
     vocabs: Vocabs
     train: PairStore
     valid: PairStore
@@ -136,7 +138,7 @@ class Dataset:
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
         """Open a folder; DataError says what is missing or torn, and that `s2s preprocess` makes it."""
-        manifest = read_manifest(folder)
+        manifest, digest = _read_manifest(folder)
         _check_files(folder, manifest)
         vocabs = Vocabs.load(folder / "vocab")
         if vocabs.fingerprints != manifest["vocab"]["fingerprints"]:
@@ -146,7 +148,7 @@ class Dataset:
         repeats = [
             Repeat(c["first_row"], c["first_row"] + c["kept"], c["repeats"]) for c in manifest.get("corpora", [])
         ]
-        return cls(folder, manifest, vocabs, PairStore(folder / "train", repeats), PairStore(folder / "valid"))
+        return cls(folder, manifest, digest, vocabs, PairStore(folder / "train", repeats), PairStore(folder / "valid"))
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -182,8 +184,14 @@ def read_text(path: Path) -> list[str]:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of `dataset.json`, checked for format and version."""
+    return _read_manifest(folder)[0]
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    """`read_manifest`, and the sha256 of what was read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (folder / MANIFEST).read_bytes()
+        manifest = json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no dataset here; make one with: s2s preprocess -o {folder}") from None
     except (OSError, ValueError) as error:
@@ -194,4 +202,4 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder}: dataset version {manifest.get('version')}, this program reads {VERSION}; run preprocess again"
         )
-    return manifest
+    return manifest, hashlib.sha256(text).hexdigest()

@@ -17,7 +17,7 @@ from s2s_cli import __version__
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import file_name, read_lines
 from s2s_cli.data.ranks import Ranks
-from s2s_cli.errors import ConfigError, DataError
+from s2s_cli.errors import BundleError, ConfigError, DataError
 from s2s_cli.evaluation.pairwise import rouge_tokenizer
 from s2s_cli.files import is_regular, place_of, sha256
 from s2s_cli.runtime import tell
@@ -54,6 +54,9 @@ def translate(
             identity = None
             if _STDIN not in _outputs(settings) and all(path.is_file() for path in _inputs(settings)):
                 identity = _identity(settings, translator, runtime, score, ranks.world)
+        with ranks.step():
+            if any(each != translator.checksums for each in ranks.each(translator.checksums)):
+                raise BundleError("a model was replaced while processes read it: run this again")
             _write(translator, settings, score, ranks, identity, seen, repaired)
             translator.workers.close()
         with ranks.step():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from s2s_cli.errors import S2SError
-from s2s_cli.runtime import keep_memory
+from s2s_cli.runtime import is_out_of_memory, keep_memory
 from s2s_cli.worker import call, start_pool
 
 Work = Callable[..., Any]
@@ -38,12 +38,12 @@ class Workers:
 
     def each(self, jobs: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         """The number of each job and its result, as they come; only one is done without other processes."""
-        if self.num == 1 or len(jobs) <= 1:
-            for number, job in enumerate(jobs):
-                yield number, self._work(*job)
-            return
         left, running = iter(enumerate(jobs)), dict[Future[Any], int]()
         try:
+            if self.num == 1 or len(jobs) <= 1:
+                for number, job in left:
+                    yield number, self._work(*job)
+                return
             pool = self._pool or self._start()
             while True:
                 while len(running) < 2 * self.num and (next_one := next(left, None)) is not None:
@@ -58,6 +58,11 @@ class Workers:
                 "a process that searches was killed, most likely for want of memory: lower --search-tokens, or take "
                 "--threads 1"
             ) from None
+        except RuntimeError as error:
+            self._kill()
+            if is_out_of_memory(error):
+                raise S2SError("search needs more memory than there is: lower --search-tokens, or --beam") from None
+            raise
         except BaseException:  # the work is given up: let nobody wait for it
             self._kill()
             raise

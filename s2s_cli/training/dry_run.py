@@ -8,11 +8,11 @@ from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.models.build import num_parameters
-from s2s_cli.runtime import Runtime
+from s2s_cli.runtime import Runtime, is_out_of_memory
 from s2s_cli.training.fit import hardest, kept
 from s2s_cli.training.optim import moments_of
 from s2s_cli.training.state import Learner
-from s2s_cli.training.update import Updater, is_out_of_memory
+from s2s_cli.training.update import Updater
 
 _SAMPLE = 8  # batches that speed is measured over, after one that warms up
 

@@ -4,6 +4,7 @@ What it does is a function of the history and of the checkpoints that are there,
 the same way when the command is given again.
 """
 
+import math
 from contextlib import suppress
 
 from s2s_cli.checkpoint.average import mean_weights
@@ -56,6 +57,8 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
         there = open_bundle(path).origin
         made_of = [part["bundle"] for part in there.get("averaged", [])]
         if made_of == [bundle.path.name for bundle in bundles] and checkpoints.metric in there:
+            if not trainer.log.has("average", progress.update):  # the process was killed in between
+                _note(trainer, there)
             return there
     weights = mean_weights(bundles, [1.0] * len(bundles))
     model = trainer.learner.model
@@ -67,9 +70,14 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
     origin["averaged"] = [{"bundle": bundle.path.name, "weight": 1.0, **bundle.origin} for bundle in bundles]
     checkpoints.rescue(path)
     save_bundle(path, weights, config.model, config.search, trainer.dataset.vocabs, origin)
-    trainer.log.metrics("average", **where, **found.record(checkpoints.metric), ppl=found.perplexity)
+    _note(trainer, origin)
     trainer.log.say(f"average of {', '.join(bundle.path.name for bundle in bundles)}: {found}")
     return origin
+
+
+def _note(trainer: Trainer, origin: Record) -> None:
+    numbers = {name: value for name, value in origin.items() if name not in ("metric", "averaged")}
+    trainer.log.metrics("average", **numbers, ppl=math.exp(min(700.0, origin["loss"])))
 
 
 def _is_better(trainer: Trainer, record: Record) -> bool:

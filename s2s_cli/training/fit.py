@@ -12,10 +12,9 @@ from s2s_cli.data.batching import length_order, pack
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import Batch, collate
 from s2s_cli.errors import S2SError
-from s2s_cli.runtime import Runtime, available_memory
+from s2s_cli.runtime import Runtime, available_memory, is_out_of_memory
 from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.state import Learner
-from s2s_cli.training.update import is_out_of_memory
 
 _SHARE = {"cuda": 0.85, "cpu": 0.25}  # of the memory that is free
 _MORE = 2.0  # what a pass needs, at most, for each byte that it keeps for the way back
@@ -24,7 +23,8 @@ _STEP = 256  # positions that sizes differ by
 
 
 def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime) -> int:
-    """Positions of the largest batch that fits, on every process; rounded down to a multiple of 256, unless it is less than that.
+    """Positions of the largest batch that fits, on every process; rounded down to a multiple of 256, but no less than the
+    longest pair needs.
 
     The memory of a pass is measured at two sizes, on those batches that need the most; it grows in proportion to the rows.
     Where the device has memory of its own, that size is then tried, and lessened until it passes.
@@ -40,9 +40,16 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     budget = available_memory(runtime.device) * _SHARE[runtime.device.type]
     budget -= sum(p.numel() * p.element_size() for p in learner.model.parameters()) * (2 if runtime.world > 1 else 1)
     with runtime.step():
-        bytes_small, bytes_large = (kept(learner, hardest(dataset, n), settings, runtime) for n in (small, 2 * small))
-        slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
-        fits = small + (budget - bytes_small * _MORE) / slope
+        try:
+            bytes_small, bytes_large = (
+                kept(learner, hardest(dataset, n), settings, runtime) for n in (small, 2 * small)
+            )
+            slope = max(1.0, (bytes_large - bytes_small) / small) * _MORE
+            fits = small + (budget - bytes_small * _MORE) / slope
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = small
         size = int(max(longest, min(most, fits)))
         while runtime.device.type == "cuda" and not _passes(learner, hardest(dataset, size), settings, runtime):
             if size == longest:
@@ -51,7 +58,7 @@ def fitting(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
                 )
             size = max(longest, size * 4 // 5)
     size = -int(max(-runtime.share(size, rank) for rank in range(runtime.world)))
-    return size // _STEP * _STEP or size
+    return max(longest, size // _STEP * _STEP) if size >= _STEP else size
 
 
 def hardest(dataset: Dataset, size: int) -> list[Batch]:

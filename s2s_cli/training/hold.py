@@ -1,7 +1,6 @@
 """The run folder of one command: locked while it works, and held to the settings and the dataset it was begun with."""
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import yaml
 
 from s2s_cli.config import Config
 from s2s_cli.config.duration import Duration
-from s2s_cli.data.dataset import MANIFEST, Dataset
+from s2s_cli.data.dataset import Dataset
 from s2s_cli.errors import ConfigError, S2SError
 from s2s_cli.runtime import Runtime, lock, tell, write_whole
 
@@ -151,7 +150,7 @@ def _data(dataset: Dataset) -> dict[str, Any]:
     facts = {**dataset.manifest, "preprocess": dataset.manifest["settings"]}
     for name in ("settings", "made_by", "length_ratio"):  # the same files made by another version are the same data
         facts.pop(name, None)
-    return {"sha256": hashlib.sha256((dataset.folder / MANIFEST).read_bytes()).hexdigest(), **dict(_lines("", facts))}
+    return {"sha256": dataset.digest, **dict(_lines("", facts))}
 
 
 def _lines(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,10 @@ class Log:
         self.also: Callable[..., None] | None = None  # hears of all numbers, as `metrics` does
         self._metrics = folder / "metrics.jsonl"
         if not silent:
-            self._text: IO[str] = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115 - for the whole run
+            # Names of files may be any bytes.
+            self._text: IO[str] = open(  # noqa: SIM115 - for the whole run
+                folder / "train.log", "a", encoding="utf-8", errors="backslashreplace"
+            )
 
     def say(self, message: str, screen: bool = True) -> None:
         """One line for people; without `screen`, for those who read `train.log` alone."""
@@ -42,6 +45,11 @@ class Log:
                 if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
                     kept.append(line + "\n")
         write_whole(self._metrics, "".join(kept))
+
+    def has(self, kind: str, update: int) -> bool:
+        """Whether the numbers of that kind at that update have been written."""
+        text = self._metrics.read_text(encoding="utf-8", errors="replace") if self._metrics.exists() else ""
+        return f'{{"kind": "{kind}", "update": {update},' in text
 
     def metrics(self, kind: str, update: int, **numbers: object) -> None:
         """One JSON object: `kind` is train, valid or average."""

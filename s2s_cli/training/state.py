@@ -7,6 +7,7 @@ Nothing random is saved, since data order and dropout are functions of seed, epo
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -66,6 +67,17 @@ class Tally:
         self.num_tokens += num_tokens
         self.norm += norm
         self.updates += 1
+
+    def means(self) -> dict[str, float]:
+        """By token, what training minimizes and cross-entropy in nats, and its exponential; by update, the norm."""
+        loss = self.nll / self.num_tokens
+        ppl = math.exp(min(700.0, loss))
+        return {
+            "criterion": self.total / self.num_tokens,
+            "loss": loss,
+            "ppl": ppl,
+            "grad_norm": self.norm / self.updates,
+        }
 
 
 @dataclass
@@ -332,7 +344,10 @@ class Checkpoints:
         """Let `last` and `best` be what they should be after the newest checkpoint, and, to `prune`, the set of them all."""
         updates = self.updates()
         self.point("last", self.path(updates[-1]))
-        if best := [u for u in self.ranked(history) if u in updates]:
+        best = [u for u in self.ranked(history) if u in updates]
+        name = self.run / "best"
+        # An average that the run ended with stays the best until it has gone on.
+        if best and (prune or not name.is_dir() or name.resolve().name.startswith("step-")):
             self.point("best", self.path(best[0]))
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.

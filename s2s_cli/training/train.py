@@ -50,6 +50,11 @@ def train(config: Config) -> None:
     runtime = Runtime.start(config.runtime, join=True)
     keep_memory()
     try:
+        with runtime.step():
+            if runtime.share(dataset.digest) != dataset.digest:
+                raise DataError(
+                    f"{settings.data} is being replaced, or is not the same for all processes: run this again"
+                )
         _check_deterministic(config, runtime)
         if settings.dry_run:
             with runtime.step():
@@ -121,6 +126,8 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
             reports = first_weights(learner.model, dataset.vocabs, settings)
         for report in reports:
             log.say(report)
+        if runtime.world > 1:  # what each has read may have been replaced in between
+            runtime.spread([p.detach() for p in learner.model.parameters()], 0)
         if reports and learner.average is not None:
             learner.average = Average(learner.model, settings.ema)
     trainer = Trainer(config, dataset, learner, checkpoints, progress, runtime, log)
@@ -148,9 +155,8 @@ def _finish(trainer: Trainer, stop: StopSignal) -> None:
         at_its_end = settings.schedule in ("cosine", "linear") and "(patience)" not in reason
         over = progress.time_used >= 1.0 or at_its_end
         hint = "begin another run with --init-from" if over else "raise that limit"
-        log.say(f"nothing left to do: {reason}; {hint} to train further")
-        if settings.max_time is not None:
-            finish(trainer, stop)
+        average = finish(trainer, stop) if settings.max_time is not None else ""
+        log.say(f"nothing left to do: {reason}; {hint} to train further{average}")
         return
     reason = trainer.run(stop)
     average = ""

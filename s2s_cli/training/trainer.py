@@ -149,22 +149,24 @@ class Trainer:
             return f"{progress.position[0]} epochs done (max_epochs)"
         if settings.patience and progress.history:
             best = self.checkpoints.ranked(progress.history)[0]
-            since = sum(record["update"] > best for record in progress.history)
+            since = sum(record["update"] > best and not record.get("extra") for record in progress.history)
             if since >= settings.patience:
                 return f"{since} validations without a better {settings.valid_metric} (patience)"
         return ""
 
     def _is_validation_due(self) -> bool:
         """Whether this update, the last one or one that `valid_every` names, has not been validated: as pure a function."""
-        settings, (epoch, batch) = self.settings, self.progress.position
         update, history = self.progress.update, self.progress.history
         if not update or (history and history[-1]["update"] == update):
             return False
-        if settings.valid_every and update % settings.valid_every == 0:
-            return True
-        if not settings.valid_every and epoch > 0 and batch < settings.accumulate * self.runtime.world:
-            return True  # an epoch ended among the batches of this update
-        return bool(self.reason_to_stop())
+        return self._is_in_course() or bool(self.reason_to_stop())
+
+    def _is_in_course(self) -> bool:
+        """Whether this update is validated however long the run is: patience and plateau count no others."""
+        settings, (epoch, batch) = self.settings, self.progress.position
+        if settings.valid_every:
+            return self.progress.update % settings.valid_every == 0
+        return epoch > 0 and batch < settings.accumulate * self.runtime.world  # an epoch ended in this update
 
     def _num_updates(self) -> int:
         """Updates of the whole run, as far as its limits tell."""
@@ -233,7 +235,8 @@ class Trainer:
 
     def _rate(self, number: int) -> float:
         """The learning rate of an update."""
-        risen = [record for record in self.progress.history if record["update"] >= self.settings.warmup]
+        history = [record for record in self.progress.history if not record.get("extra")]
+        risen = [record for record in history if record["update"] >= self.settings.warmup]
         drops = plateau_drops(self.checkpoints.costs(risen), self.settings.plateau_patience)
         used = self.progress.time_used
         return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops, used)
@@ -249,17 +252,16 @@ class Trainer:
         if time.monotonic() - self._started < limit * _ESTIMATED[progress.estimates]:
             return
         num_lines = len(chosen_lines(len(self.dataset.valid_src), self.settings.valid_subset))
-        num, seconds = 4, 0.0
+        num, seconds, progress.estimates = 4, 0.0, progress.estimates + 1
         while seconds < limit * _ESTIMATE_COSTS and num < num_lines:
             num, begun = min(2 * num, num_lines), time.monotonic()
             try:
                 self._measure_averaged(stop, num)
-            except Interrupted:
+            except (Interrupted, S2SError):  # of a mistake the validation itself will tell, to all processes
                 return
             seconds = time.monotonic() - begun
             self._mark = (self._mark[0] + seconds, self._mark[1])
         progress.valid_seconds = seconds * num_lines / num
-        progress.estimates += 1
         if progress.valid_seconds > limit / 5:
             self.log.say(
                 f"a validation may take about {clock(progress.valid_seconds)} of the {limit} there are (max_time): "
@@ -294,11 +296,8 @@ class Trainer:
         numbers = {
             "epoch": self._epochs(),
             "elapsed": progress.seconds,
-            "criterion": tally.total / tally.num_tokens,
-            "loss": (loss := tally.nll / tally.num_tokens),
-            "ppl": math.exp(min(700.0, loss)),
+            **tally.means(),
             "lr": self.learner.optimizer.param_groups[0]["lr"],
-            "grad_norm": tally.norm / tally.updates,
             "tokens_per_second": num_tokens / seconds,
         }
         apart = ""
@@ -384,7 +383,7 @@ class Trainer:
         with self.learner.averaged() as model:
             for src, out in samples(found, model, self.dataset.vocabs, self.config.search, self.runtime):
                 self.log.say(f"    {src[:100]}  →  {out[:100]}")
-        return record
+        return record if self._is_in_course() else record | {"extra": True}
 
     def _save(self) -> None:
         self.reader.read(self.progress)

@@ -15,7 +15,7 @@ from torch import Tensor
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.loader import Batch
 from s2s_cli.errors import S2SError
-from s2s_cli.runtime import Runtime, seed_for
+from s2s_cli.runtime import Runtime, is_out_of_memory, seed_for
 from s2s_cli.training.objective import batch_loss
 from s2s_cli.training.optim import set_rate
 from s2s_cli.training.state import Learner
@@ -186,10 +186,3 @@ def halves(batch: Batch) -> list[Batch]:
         )
         parts.append(part)
     return parts
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for it on accelerators, and messages on CPU and of cuBLAS."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-    )

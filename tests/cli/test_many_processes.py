@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,14 +22,19 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.runtime import lock
 
 
-def start(s2s: Zygote, home: Path, run: Path, *options: object, world: int = 2) -> list[tuple[int, Path]]:
-    """What torchrun does: as many processes, told of each other by their environment."""
+def start(
+    s2s: Zygote, home: Path, run: Path, *options: object, world: int = 2, second: Sequence[object] = ()
+) -> list[tuple[int, Path]]:
+    """What torchrun does: as many processes, told of each other by their environment; the `second` one may have more options."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     arguments = ["train", *TINY, "--dropout", 0, "--data", home / "data-bin", "--run", run, *options]
-    return [s2s.start(*arguments, cwd=home, RANK=str(rank), LOCAL_RANK=str(rank), **common) for rank in range(world)]
+    return [
+        s2s.start(*arguments, *(second if rank == 1 else ()), cwd=home, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        for rank in range(world)
+    ]
 
 
 def finish(s2s: Zygote, processes: list[tuple[int, Path]]) -> list[Done]:
@@ -87,6 +94,28 @@ def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_
     assert [done.code for done in again] == [0, 0], again[0].err
     a, b = weights(tmp_path / "a", 32), weights(tmp_path / "b", 32)
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_all_begin_with_the_weights_and_the_data_of_the_first(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """A run that is trained meanwhile may have another best model when the second process looks, a dataset be made anew."""
+    for seed in (1, 2):
+        done = s2s.run("train", *TINY, "--seed", seed, "--max-updates", 1, "--run", tmp_path / f"from-{seed}", cwd=home)
+        assert done.code == 0, done.err
+    options = ["--max-updates", 2, "--valid-every", 2, "--optimizer", "sgd", "--init-from"]
+    for name, other in (("same", "from-1"), ("others", "from-2")):
+        second = ["--init-from", tmp_path / other]
+        both = finish(s2s, start(s2s, home, tmp_path / name, *options, tmp_path / "from-1", second=second))
+        assert [done.code for done in both] == [0, 0], both[0].err
+    one, two = (weights(tmp_path / name, 2) for name in ("same", "others"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    shutil.copytree(home / "data-bin", tmp_path / "data-bin")
+    manifest = tmp_path / "data-bin" / "dataset.json"
+    manifest.write_text(manifest.read_text() + " ")
+    second = ["--data", tmp_path / "data-bin"]
+    main, other_one = finish(s2s, start(s2s, home, tmp_path / "run", *options[:-1], second=second))
+    assert (main.code, other_one.code) == (2, 2)
+    assert "is not the same for all processes" in main.err + other_one.err
 
 
 def test_a_mistake_ends_all_and_is_told_once(s2s: Zygote, home: Path, tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_a_run_that_nobody_watches_any_more_goes_on(home: Path, tmp_path: Path, 
     assert content(run) == straight
 
 
+def test_a_plateau_is_no_nearer_for_a_stop_between_validations(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """The validation at the end of a run counts for no drop of the rate when the run goes on."""
+    options = ["--schedule", "plateau", "--plateau-patience", 1, "--warmup", 1, "--valid-every", 4, "--lr", 0.3]
+    for run, ends in (("straight", [20]), ("stopped", [6, 20])):
+        for end in ends:
+            done = s2s.run("train", *TINY, *options, "--run", tmp_path / run, "--max-updates", end, cwd=home)
+            assert done.code == 0, done.err
+    ours, theirs = ((tmp_path / run / "last/model.safetensors").read_bytes() for run in ("straight", "stopped"))
+    assert ours == theirs
+
+
 def test_done_is_done(s2s: Zygote, home: Path, run: Path) -> None:
     before = content(run)
     options = ["--max-updates", 120, "--valid-every", 40, "--keep-best", 4, "--search-tokens", 300]

@@ -97,6 +97,12 @@ def test_a_run_ends_in_time_with_an_average(s2s: Zygote, home: Path, tmp_path: P
     assert "nothing left to do: 5s are used up (max_time); begin another run with --init-from" in again.err
     assert (run / "checkpoints/averaged/model.safetensors").read_bytes() == weights
     assert json.loads((run / "best" / "config.json").read_text())["origin"]["bleu"] == best["bleu"]
+    # Killed before the numbers of the average were written, they are written by the next command, once.
+    numbers = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(line for line in numbers if '"average"' not in line))
+    for _ in range(2):
+        assert s2s.run(*options, cwd=home).code == 0
+        assert metrics(run, "average") == [average]
     # What is torn is not averaged, and an average that is torn is made anew.
     parts = [part["bundle"] for part in averaged["averaged"]]
     spoiled = run / "checkpoints" / min(parts)  # not the newest, which the run goes on from

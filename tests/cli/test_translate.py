@@ -3,14 +3,17 @@
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from zygote import Done, Zygote
+
+from s2s_cli.checkpoint.bundle import write_sums
 
 FP32 = ["--precision", "fp32"]
 LONG = "the dog sees the cat. the man hears the old dog! the young man knows the cat. " * 4
@@ -320,16 +323,40 @@ def test_no_file_of_another_name_is_lost(s2s: Zygote, home: Path, run: Path, tmp
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("doc.part", "the dog\n")]
 
 
-def start_ranks(s2s: Zygote, cwd: Path, *arguments: object, world: int = 2) -> list[tuple[int, Path]]:
-    """What torchrun does: as many processes, told of each other by their environment."""
+def start_ranks(
+    s2s: Zygote, cwd: Path, *arguments: object, world: int = 2, models: Sequence[Path] = ()
+) -> list[tuple[int, Path]]:
+    """What torchrun does: as many processes, told of each other by their environment; of `models`, each takes one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     return [
-        s2s.start("translate", *FP32, *arguments, cwd=cwd, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        s2s.start(
+            *("translate", *FP32, *(["-m", models[rank]] if models else []), *arguments),
+            cwd=cwd,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            **common,
+        )
         for rank in range(world)
     ]
+
+
+def test_processes_that_find_other_models_write_nothing(s2s: Zygote, home: Path, run: Path, tmp_path: Path) -> None:
+    """A run that is trained meanwhile may have another best one when the second process looks."""
+    shutil.copytree((run / "best").resolve(), tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"more": 1}))
+    (tmp_path / "other" / "SHA256SUMS").unlink()
+    write_sums(tmp_path / "other")
+    models = [run, tmp_path / "other"]
+    ours = start_ranks(s2s, tmp_path, "-i", home / "test.src", "-o", "out", models=models)
+    main, other = (s2s.wait(*process) for process in ours)
+    assert (main.code, other.code) == (2, 2)
+    assert "a model was replaced while processes read it" in main.err
+    assert other.err == ""
+    assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize("extra", [[], ["--format", "tsv", "--nbest", 2, "--alignments", "links"]], ids=["text", "tsv"])

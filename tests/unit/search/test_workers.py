@@ -107,6 +107,16 @@ def test_batches_hold_what_they_may_and_everything_once() -> None:
                 assert len(batches) < len(one) + workers or len(batches) == 2 * workers
 
 
+def short(*_: object) -> None:
+    raise torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_too_little_memory_is_a_mistake_with_a_remedy(num: int) -> None:
+    with pytest.raises(S2SError, match="lower --search-tokens"):
+        list(Workers(short, num).each([(1,), (2,)]))
+
+
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds

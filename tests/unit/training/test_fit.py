@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from test_trainer import CPU, config
 
 from s2s_cli.data.batching import plan_in_order
@@ -59,6 +60,26 @@ def test_what_fits_is_what_the_budget_holds(memory: int, home: Path, monkeypatch
     budget = memory * _SHARE["cpu"] - sum(p.numel() * p.element_size() for p in learner.model.parameters())
     one, two = (kept(learner, hardest(dataset, n), settings.train, CPU) * _MORE for n in (size, 2 * size))
     assert one <= budget * 1.1 < two * 1.1
+
+
+def test_what_is_too_large_to_be_measured_is_small(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object) -> int:
+        raise torch.OutOfMemoryError
+
+    dataset = Dataset.open(home / "data-bin")
+    settings = config(home, Path("run"), batch_tokens="auto")
+    monkeypatch.setattr(fit, "kept", short)
+    longest = int(max(dataset.train.src_len.max(), dataset.train.tgt_len.max())) + 1
+    assert longest <= fitting(settings, dataset, _fresh_learner(settings, dataset, CPU), CPU) <= max(4 * longest, 512)
+
+
+def test_no_pair_is_longer_than_what_fits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset.open(home / "data-bin")
+    settings = config(home, Path("run"), batch_tokens="auto")
+    longest = int(max(dataset.train.src_len.max(), dataset.train.tgt_len.max())) + 1
+    monkeypatch.setattr(fit, "available_memory", lambda device: 0)
+    monkeypatch.setattr(fit, "_STEP", longest - 1)
+    assert fitting(settings, dataset, _fresh_learner(settings, dataset, CPU), CPU) == longest
 
 
 @pytest.mark.parametrize("text", ["train: {}", "train: {batch_tokens: auto}", "model: {}"])

@@ -1,8 +1,10 @@
 """The loop: what an update is, and what a signal does to a validation."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings
 from s2s_cli.data.dataset import Dataset
@@ -21,6 +24,7 @@ from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Runtime, StopSignal
 from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
+from s2s_cli.training.hold import hold_to
 from s2s_cli.training.log import Log
 from s2s_cli.training.state import Checkpoints, Progress
 from s2s_cli.training.train import _fresh_learner, _with_source_cut, train
@@ -317,6 +321,23 @@ def test_sources_longer_than_search_takes_are_not_cut_where_training_reads_them(
     train(config(home, run, max_updates=1, warmup=1))
     made = replace(dataset, manifest=dataset.manifest | {"settings": dataset.manifest["settings"] | {"max_len": 4000}})
     assert _with_source_cut(config(home, run), made).search.max_src_len == 1024
+
+
+def test_a_log_takes_names_of_any_bytes(tmp_path: Path) -> None:
+    Log(tmp_path).say("of tr\udcff.en:7", screen=False)
+    assert "of tr\\udcff.en:7" in (tmp_path / "train.log").read_text(encoding="utf-8")
+
+
+def test_a_run_notes_the_data_that_it_has_opened(home: Path, tmp_path: Path) -> None:
+    """Not those that have taken their place since."""
+    folder = tmp_path / "data-bin"
+    shutil.copytree(home / "data-bin", folder)
+    dataset, text = Dataset.open(folder), (folder / "dataset.json").read_bytes()
+    (folder / "dataset.json").write_bytes(text + b" ")
+    (tmp_path / "run").mkdir()
+    hold_to(tmp_path / "run", config(home, tmp_path / "run"), dataset, 1)
+    noted = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["sha256"]
+    assert noted == hashlib.sha256(text).hexdigest()
 
 
 def test_a_subset_of_blank_lines_is_refused(home: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from conditions import ROOT, conditions
 from peers.clock import PIECES
 from peers.ctranslate2 import Engine as CTranslate2
 
-from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
+from s2s_cli.checkpoint.bundle import open_model
 from s2s_cli.config import SearchSettings, TransformerSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.models.base import Sizes
@@ -175,7 +175,7 @@ def sentences(options: argparse.Namespace) -> tuple[Transformer, Batch, Specials
         specials = Specials(bos=1, eos=2, banned=(3, 0, 1))
         settings = SearchSettings(beam=options.beam, min_len=PIECES, max_len=PIECES, max_len_extra=PIECES)
     else:
-        bundle = open_bundle(find_bundle(options.model))
+        bundle = open_model(options.model)
         model = bundle.load_model(torch.device("cpu"))
         src, tgt = bundle.vocabs.src, bundle.vocabs.tgt
         lines = [line for line in read_lines(options.src) if line.strip()][: options.sentences]

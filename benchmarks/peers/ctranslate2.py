@@ -47,10 +47,10 @@ def begin(task: Task) -> None:
     import torch
     from decode import to_ctranslate2
 
-    from s2s_cli.checkpoint.bundle import find_bundle, open_bundle
+    from s2s_cli.checkpoint.bundle import open_model
     from s2s_cli.search.strategies import Specials
 
-    bundle = open_bundle(find_bundle(Path(task.model)))
+    bundle = open_model(Path(task.model))
     folder = task.file("model")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -328,3 +328,14 @@ def find_bundle(path: Path) -> Path:
     if (path / "config.yaml").is_file():
         raise BundleError(f"{path} is a run folder without a checkpoint yet: train further, or name another model")
     raise BundleError(f"{path} is neither a run folder nor a bundle: name one of these, or train one with `s2s train`")
+
+
+def open_model(path: Path) -> Bundle:
+    """The bundle that `-m` means, opened. A run that goes on may let one go that was its best a moment ago: then the next one."""
+    found = find_bundle(path)
+    try:
+        return open_bundle(found)
+    except (BundleError, OSError):
+        if (now := find_bundle(path)) == found:
+            raise
+        return open_bundle(now)

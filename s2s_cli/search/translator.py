@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from s2s_cli.checkpoint.bundle import SUMS, common_precision, find_bundle, open_bundle
+from s2s_cli.checkpoint.bundle import SUMS, common_precision, open_model
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, TranslateSettings
 from s2s_cli.data.corpus import blank
 from s2s_cli.data.vocab import SPACE, Vocab, Vocabs
@@ -134,7 +134,7 @@ class Translator:
             shares = None if weights is None else [float(weight) for weight in weights] or None
         except (TypeError, ValueError):
             raise ConfigError(f"weights must be numbers, one a model, not {weights!r:.40}") from None
-        bundles = [open_bundle(find_bundle(Path(path))) for path in paths]
+        bundles = [open_model(Path(path)) for path in paths]
         # Of the models that these are: a run may have another best one in a moment.
         self.checksums = [sha256(bundle.path / SUMS) for bundle in bundles]
         for other in bundles[1:]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, differences, find_bundle, open_bundle, open_tensors, weights_of
+from s2s_cli.checkpoint.bundle import WEIGHTS, Bundle, differences, open_model, open_tensors, weights_of
 from s2s_cli.config import TrainSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError
@@ -30,7 +30,7 @@ def first_weights(model: Seq2Seq, vocabs: Vocabs, settings: TrainSettings) -> li
     """
     reports = []
     if settings.init_from is not None:
-        reports.append(init_from(model, vocabs, open_bundle(find_bundle(settings.init_from))))
+        reports.append(init_from(model, vocabs, open_model(settings.init_from)))
     if settings.src_embeddings is not None and model.src_embedding is model.tgt_embedding:
         raise ConfigError(
             "train.src_embeddings: source and target share one embedding; "

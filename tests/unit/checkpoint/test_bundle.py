@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from samples import MODEL, random_model
 
+from s2s_cli.checkpoint import bundle as bundle_module
 from s2s_cli.checkpoint.bundle import (
     WEIGHTS,
     check_sums,
     find_bundle,
     load_tensors,
     open_bundle,
+    open_model,
     save_bundle,
     weights_of,
     write_sums,
@@ -337,3 +339,14 @@ def test_what_a_name_means(bundle: Path, tmp_path: Path) -> None:
     assert find_bundle(run) == bundle.resolve()
     (run / "best").symlink_to("nowhere")
     assert find_bundle(run) == bundle.resolve()
+
+
+def test_a_model_that_goes_while_it_is_opened_is_looked_for_again(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [tmp_path / "gone", bundle.resolve()]
+    monkeypatch.setattr(bundle_module, "find_bundle", lambda path: found.pop(0))
+    assert open_model(tmp_path).path == bundle.resolve()
+    found += [tmp_path / "torn"] * 2
+    with pytest.raises(BundleError):
+        open_model(tmp_path)

@@ -74,7 +74,8 @@ def _translate(values: configio.Values) -> None:
 def _score(values: configio.Values) -> None:
     from s2s_cli.evaluation.score import score
 
-    score(configio.build(values).score)
+    typed = {name.removeprefix("score.") for name, origin in values.origin.items() if origin.startswith("--")}
+    score(configio.build(values).score, typed)
 
 
 def _average(values: configio.Values) -> None:

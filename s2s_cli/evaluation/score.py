@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from s2s_cli.config import ScoreSettings
@@ -29,12 +29,14 @@ _OPTIONS = {
 }  # and what begins with its name
 
 
-def score(settings: ScoreSettings) -> None:
-    """Run the command: results to standard output, messages to standard error."""
+def score(settings: ScoreSettings, typed: Collection[str] | None = None) -> None:
+    """Run the command: results to standard output, messages to standard error. Of settings that were `typed`, by default all
+    that were given, it is told if they do nothing.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):  # texts of any script in any locale, names of files in any bytes
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     systems, refs, src = read_texts(settings)
-    for warning in warnings(systems, refs, settings):
+    for warning in warnings(systems, refs, settings, settings.model_fields_set if typed is None else typed):
         print(f"s2s score: {warning}", file=sys.stderr)
     if settings.sentence:
         metrics: list[Metric] = [build_metric(name, refs, settings, sentence=True) for name in chosen_metrics(settings)]
@@ -88,14 +90,14 @@ def read_texts(settings: ScoreSettings) -> tuple[Systems, list[list[str]], list[
     return systems, [texts[path] for path in settings.ref], texts[settings.src] if settings.src else None
 
 
-def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings) -> Iterable[str]:
+def warnings(systems: Systems, refs: list[list[str]], settings: ScoreSettings, typed: Collection[str]) -> Iterable[str]:
     """What makes a score mean something else than its reader will think, and flags that do nothing."""
     metrics = chosen_metrics(settings)
     if not settings.confidence and settings.paired == "none":
         for name in ("resamples", "seed"):
-            if name in settings.model_fields_set:
+            if name in typed:
                 yield f"--{name} does nothing without --confidence or --paired"
-    for name in sorted(settings.model_fields_set):
+    for name in sorted(typed):
         of = next(
             (metric for metric, names in _OPTIONS.items() if name in names or name.startswith(f"{metric}_")), None
         )

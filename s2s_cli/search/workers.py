@@ -58,11 +58,13 @@ class Workers:
                 "a process that searches was killed, most likely for want of memory: lower --search-tokens, or take "
                 "--threads 1"
             ) from None
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             self._kill()
-            if is_out_of_memory(error):
-                raise S2SError("search needs more memory than there is: lower --search-tokens, or --beam") from None
-            raise
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            raise S2SError(
+                "search needs more memory than there is: lower --search-tokens (or --beam, --samples)"
+            ) from None
         except BaseException:  # the work is given up: let nobody wait for it
             self._kill()
             raise
@@ -110,5 +112,7 @@ def batched(
     if workers == 1:
         return cut(budget)
     total = rows * sum(map(length, places))
-    num = workers * max(-(-len(cut(budget)) // workers), min(_ROUNDS, total // (_SMALL * workers)), 1)
+    num = max(len(cut(budget)), min(_ROUNDS * workers, -(-total // _SMALL)))
+    if num > workers:
+        num = -(-num // workers) * workers
     return cut(bisect_left(range(budget), True, key=lambda size: len(cut(size)) <= num))  # the smallest that is enough

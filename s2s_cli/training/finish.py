@@ -26,12 +26,8 @@ def finish(trainer: Trainer, stop: StopSignal) -> str:
     said: str | None = ""
     with trainer.runtime.step():
         try:
-            record = _averaged(trainer, stop) if trainer.runtime.is_main else None
-            if record is not None:
-                said = f"; the average of {len(record['averaged'])} checkpoints is not better"
-                if _is_better(trainer, record):
-                    said = f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"
-                    trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
+            if trainer.runtime.is_main:
+                said = _choose(trainer, _averaged(trainer, stop))
         except Interrupted:
             said = None
     said = trainer.runtime.share(said)
@@ -40,8 +36,17 @@ def finish(trainer: Trainer, stop: StopSignal) -> str:
     return said
 
 
+def _choose(trainer: Trainer, record: Record | None) -> str:
+    """Let `best` be the average or the best checkpoint; what became of it, for people."""
+    if record is None or not _is_better(trainer, record):
+        trainer.checkpoints.point_to_best(trainer.progress.history)
+        return "" if record is None else f"; the average of {len(record['averaged'])} checkpoints is not better"
+    trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
+    return f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"
+
+
 def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
-    """Where the average comes from and its scores. It is made unless it is there; None where the run kept one checkpoint."""
+    """Where the average comes from and its scores. It is made unless it is there; None where there are no two checkpoints."""
     checkpoints, progress, config = trainer.checkpoints, trainer.progress, trainer.config
     best = [checkpoints.path(update) for update in checkpoints.ranked(progress.history)]
     bundles = []
@@ -51,15 +56,17 @@ def _averaged(trainer: Trainer, stop: StopSignal) -> Record | None:
         except BundleError as error:
             trainer.log.say(f"not averaged: {error}")
     path = checkpoints.folder / AVERAGED
-    if len(bundles) < 2:
-        return None
     with suppress(BundleError):  # it is not there yet, or torn, and made anew
         there = open_bundle(path).origin
         made_of = [part["bundle"] for part in there.get("averaged", [])]
-        if made_of == [bundle.path.name for bundle in bundles] and checkpoints.metric in there:
+        is_same = len(bundles) < 2 or made_of == [bundle.path.name for bundle in bundles]
+        if is_same and there.get("update") == progress.update and checkpoints.metric in there:
             if not trainer.log.has("average", progress.update):  # the process was killed in between
                 _note(trainer, there)
             return there
+    if len(bundles) < 2:
+        return None
+    trainer.log.say("averaging the best checkpoints, and scoring that")
     weights = mean_weights(bundles, [1.0] * len(bundles))
     model = trainer.learner.model
     for name, tensor in weights_of(model).items():

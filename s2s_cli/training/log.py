@@ -38,18 +38,22 @@ class Log:
         """Forget what a resumed run is about to write again: updates after `update`, validations after `validated`."""
         if self._silent or not self._metrics.exists():
             return
-        kept = []
-        for line in self._metrics.read_text(encoding="utf-8", errors="replace").split("\n"):
-            with contextlib.suppress(ValueError, LookupError, TypeError):  # a line cut short or spoiled
-                numbers = json.loads(line)
-                if numbers["update"] <= (validated if numbers["kind"] == "valid" else update):
-                    kept.append(line + "\n")
-        write_whole(self._metrics, "".join(kept))
+        kept = [line for line, kind, at in self._records() if at <= (validated if kind == "valid" else update)]
+        write_whole(self._metrics, "".join(f"{line}\n" for line in kept))
 
     def has(self, kind: str, update: int) -> bool:
         """Whether the numbers of that kind at that update have been written."""
+        return any((of, at) == (kind, update) for _, of, at in self._records())
+
+    def _records(self) -> list[tuple[str, str, int]]:
+        """The lines of `metrics.jsonl`, each with its kind and update, without those that were cut short or spoiled."""
+        found: list[tuple[str, str, int]] = []
         text = self._metrics.read_text(encoding="utf-8", errors="replace") if self._metrics.exists() else ""
-        return f'{{"kind": "{kind}", "update": {update},' in text
+        for line in text.split("\n"):
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                record = json.loads(line)
+                found.append((line, str(record["kind"]), int(record["update"])))
+        return found
 
     def metrics(self, kind: str, update: int, **numbers: object) -> None:
         """One JSON object: `kind` is train, valid or average."""

@@ -117,6 +117,11 @@ class Progress:
     scaler: list[float] = field(default_factory=list)
     threads: NonNegativeInt = 0
 
+    @property
+    def in_course(self) -> list[Record]:
+        """The validations that come however long the run is: patience and plateau know no others."""
+        return [record for record in self.history if not record.get("extra")]
+
     @classmethod
     def read(cls, path: Path) -> "Progress":
         """What `asdict` made, from a JSON file. Raises BundleError for anything else."""
@@ -344,11 +349,10 @@ class Checkpoints:
         """Let `last` and `best` be what they should be after the newest checkpoint, and, to `prune`, the set of them all."""
         updates = self.updates()
         self.point("last", self.path(updates[-1]))
-        best = [u for u in self.ranked(history) if u in updates]
         name = self.run / "best"
-        # An average that the run ended with stays the best until it has gone on.
-        if best and (prune or not name.is_dir() or name.resolve().name.startswith("step-")):
-            self.point("best", self.path(best[0]))
+        # An average that the run ended with stays the best until it has gone on, or `finish` finds another.
+        if prune or not name.is_dir() or name.resolve().name.startswith("step-"):
+            self.point_to_best(history)
         scored = {r["update"] for r in history}
         # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
         for update in updates[:-1]:
@@ -358,11 +362,18 @@ class Checkpoints:
             return
         updates = self.updates()
         keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
+        best = [u for u in self.ranked(history) if u in updates]
         for update in updates:
             if update not in keep_last and update not in best[: self.keep_best]:
                 self._remove(update)
             elif update not in keep_last and (self.path(update) / "training").exists():
                 remove_folder(self.path(update) / "training")
+
+    def point_to_best(self, history: list[Record]) -> None:
+        """Let `best` stand for the best checkpoint that is there, if any was scored."""
+        updates = self.updates()
+        if best := [u for u in self.ranked(history) if u in updates]:
+            self.point("best", self.path(best[0]))
 
     def point(self, name: str, bundle: Path) -> None:
         """Let `best` or `last` stand for a bundle, from one moment to the next."""

@@ -147,9 +147,9 @@ class Trainer:
             return f"{progress.update} updates done (max_updates)"
         if settings.max_epochs and progress.position[0] >= settings.max_epochs:
             return f"{progress.position[0]} epochs done (max_epochs)"
-        if settings.patience and progress.history:
-            best = self.checkpoints.ranked(progress.history)[0]
-            since = sum(record["update"] > best and not record.get("extra") for record in progress.history)
+        if settings.patience and (history := progress.in_course):
+            best = self.checkpoints.ranked(history)[0]
+            since = sum(record["update"] > best for record in history)
             if since >= settings.patience:
                 return f"{since} validations without a better {settings.valid_metric} (patience)"
         return ""
@@ -162,7 +162,7 @@ class Trainer:
         return self._is_in_course() or bool(self.reason_to_stop())
 
     def _is_in_course(self) -> bool:
-        """Whether this update is validated however long the run is: patience and plateau count no others."""
+        """Whether this update is validated however long the run is."""
         settings, (epoch, batch) = self.settings, self.progress.position
         if settings.valid_every:
             return self.progress.update % settings.valid_every == 0
@@ -235,8 +235,7 @@ class Trainer:
 
     def _rate(self, number: int) -> float:
         """The learning rate of an update."""
-        history = [record for record in self.progress.history if not record.get("extra")]
-        risen = [record for record in history if record["update"] >= self.settings.warmup]
+        risen = [record for record in self.progress.in_course if record["update"] >= self.settings.warmup]
         drops = plateau_drops(self.checkpoints.costs(risen), self.settings.plateau_patience)
         used = self.progress.time_used
         return learning_rate(number, self.config.model.dim, self.settings, self.num_updates, drops, used)
@@ -257,7 +256,8 @@ class Trainer:
             num, begun = min(2 * num, num_lines), time.monotonic()
             try:
                 self._measure_averaged(stop, num)
-            except (Interrupted, S2SError):  # of a mistake the validation itself will tell, to all processes
+            except (Interrupted, S2SError) as ended:  # of a mistake the validation itself will tell, to all processes
+                progress.estimates -= isinstance(ended, Interrupted)
                 return
             seconds = time.monotonic() - begun
             self._mark = (self._mark[0] + seconds, self._mark[1])

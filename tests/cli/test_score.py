@@ -182,6 +182,9 @@ def test_warnings_go_to_standard_error(folder, run):
         "-i", "ru", "-r", "ru", "--ter", "--rouge-stem", "--smooth", "none", "--chrf-beta", "1", "--ter-no-punct"
     )
     assert [line.split()[2] for line in idle.stderr.split("\n")[:-1]] == ["--chrf-beta", "--rouge-stem", "--smooth"]
+    (folder / "s2s.yaml").write_text("score: {rouge_stem: true}\n")
+    assert run("-i", "ru", "-r", "ru", "--bleu").stderr == "", "what a file says may be for others"
+    (folder / "s2s.yaml").unlink()
     used = run(
         "-i", "ru", "-r", "ru", "--bleu", "--confidence", "--resamples", "9", "-s", "ru", "--diff", "--smooth", "floor"
     )

@@ -115,6 +115,9 @@ def test_a_run_ends_in_time_with_an_average(s2s: Zygote, home: Path, tmp_path: P
     assert f"not averaged: {spoiled / 'model.safetensors'} is torn or was altered" in again.err
     made_of = json.loads((run / "checkpoints/averaged/config.json").read_text())["origin"]["averaged"]
     assert [part["bundle"] for part in made_of] == [part for part in parts if part != spoiled.name]
+    (average,) = metrics(run, "average")[-1:]
+    best = json.loads((run / "best" / "config.json").read_text())["origin"]
+    assert key(best) == min(map(key, [*valid, average]))
     refused = s2s.run(*options[:-6], "--max-time", "10m", "--valid-every", 12, cwd=home)
     assert refused.code == 2
     assert "train.max_time: the run has '5s', now '10m'" in refused.err

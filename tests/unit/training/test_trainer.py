@@ -323,6 +323,20 @@ def test_sources_longer_than_search_takes_are_not_cut_where_training_reads_them(
     assert _with_source_cut(config(home, run), made).search.max_src_len == 1024
 
 
+def test_a_validation_that_a_limit_alone_brings_counts_for_no_patience(
+    home: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Neither as one without a better score, nor as a better one."""
+    loop = make_trainer(config(home, tmp_path / "run", patience=2, valid_every=4, max_updates=99), dataset)
+    for bleu in (0.5, 3.0, 1.5):
+        history = [{"update": 4, "loss": 1.0, "bleu": 2.0}, {"update": 8, "loss": 1.0, "bleu": 1.0}]
+        history.append({"update": 10, "loss": 1.0, "bleu": bleu, "extra": True})
+        loop.progress.history = history
+        assert not loop.reason_to_stop()
+        history.append({"update": 12, "loss": 1.0, "bleu": 1.0})
+        assert "patience" in loop.reason_to_stop()
+
+
 def test_a_log_takes_names_of_any_bytes(tmp_path: Path) -> None:
     Log(tmp_path).say("of tr\udcff.en:7", screen=False)
     assert "of tr\\udcff.en:7" in (tmp_path / "train.log").read_text(encoding="utf-8")

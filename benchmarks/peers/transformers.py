@@ -9,7 +9,7 @@ import json
 import random
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, PIECES, SENTENCES, SPECIALS, Clock, Spent, Task, act, finish, lines
+from peers.clock import LABEL_SMOOTHING, PIECES, SENTENCES, SPECIALS, Clock, Shape, Spent, Task, act, finish, lines
 
 PACKAGE = "transformers"
 INSTALL = (["transformers==5.23.0"],)
@@ -19,11 +19,10 @@ PAD, UNK, START, EOS = range(4)  # as ours
 IGNORED = -100
 
 
-def build(task: Task):
+def build(size: Shape, vocab: int):
     """The model. `scale_embedding` and sinusoidal positions as in Vaswani et al. 2017, norms after each block."""
     from transformers import MarianConfig, MarianMTModel
 
-    size, vocab = task.size, len(task.vocabulary()) + SPECIALS
     return MarianMTModel(
         MarianConfig(
             vocab_size=vocab,
@@ -68,12 +67,10 @@ PARTS = {  # of a layer, in our names, where {} is that of attention to the laye
 }
 
 
-def begin_as_ours(model, path: Path) -> None:
+def begin_as_ours(model, ours: dict) -> None:
     """Give `model` the first weights of our Transformer with norms after each block, and a bias of its output layer, as there."""
     import torch
-    from safetensors.torch import load_file
 
-    ours = load_file(path)
     del model.final_logits_bias
     model.final_logits_bias = torch.nn.Parameter(ours["head.bias"][None])
     for name, weight in model.state_dict().items():  # what is written to these is in the model
@@ -125,9 +122,11 @@ class Training:
 
         torch.set_num_threads(task.threads)
         torch.manual_seed(task.seed)
-        self.torch, self.task, self.model = torch, task, build(task)
+        self.torch, self.task, self.model = torch, task, build(task.size, len(task.vocabulary()) + SPECIALS)
         if task.loss_after:
-            begin_as_ours(self.model, task.start("weights.safetensors"))
+            from safetensors.torch import load_file
+
+            begin_as_ours(self.model, load_file(task.start("weights.safetensors")))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0
         )
@@ -171,7 +170,7 @@ def begin(task: Task) -> None:
     import torch
 
     torch.manual_seed(task.seed)
-    build(task).save_pretrained(task.file("model"))
+    build(task.size, len(task.vocabulary()) + SPECIALS).save_pretrained(task.file("model"))
 
 
 def translate(task: Task) -> None:

@@ -17,6 +17,7 @@ from s2s_cli.config import ArchitectureSettings
 from s2s_cli.models.products import Linear, linear, suits, weight_grad
 
 CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
+_CHUNK_THERE = 2**26  # the same elsewhere, where fewer would leave a device idle: 256 MiB
 _NOTHING = 1e-30  # for the logarithm of a probability that may be 0
 
 _OfLogits = Callable[[Tensor, Tensor, Tensor, bool], Tensor | None]
@@ -40,6 +41,7 @@ class SoftmaxHead(nn.Module):
         self.weight = table.weight
         self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
         self.product: nn.Module | None = None  # the packed form of W·h + b, see `pack.py`
+        self.cross_entropy = _cross_entropy  # or its compiled form
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> W·h + b [M, V]."""
@@ -56,7 +58,7 @@ class SoftmaxHead(nn.Module):
 
     def each(self, hidden: Tensor, attended: Attended | None, of: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """What `of` makes of log-probabilities [m, V] and the rows that they are of, for all M rows: few are held at once."""
-        size, parts = max(1, CHUNK // len(self.weight)), []
+        size, parts = max(1, _at_once(hidden) // len(self.weight)), []
         for begin in range(0, len(hidden), size):
             rows = slice(begin, begin + size)
             seen = None if attended is None else Attended(attended.weights[rows], attended.pieces[rows])
@@ -70,7 +72,7 @@ class SoftmaxHead(nn.Module):
 
         The smoothed target gives 1 - ε to the reference and spreads ε over all V pieces (Szegedy et al. 2016).
         """
-        total, nll = self.chunked(hidden, targets, 1, 2, partial(_cross_entropy, label_smoothing))
+        total, nll = self.chunked(hidden, targets, 1, 2, partial(self.cross_entropy, label_smoothing))
         return total, nll
 
     def chunked(self, hidden: Tensor, targets: Tensor, passes: int, num_sums: int, of: _OfLogits) -> tuple[Tensor, ...]:
@@ -143,6 +145,10 @@ def build_head(settings: ArchitectureSettings, table: nn.Embedding) -> SoftmaxHe
     return CopyHead(table, settings.coverage_loss) if settings.head == "copy" else SoftmaxHead(table)
 
 
+def _at_once(hidden: Tensor) -> int:
+    return CHUNK if hidden.device.type == "cpu" else _CHUNK_THERE
+
+
 def coverage_loss(weights: Tensor) -> Tensor:
     """Attention weights [B, T, S] -> Σ_s min(weight, sum of the weights before) [B, T] (See et al. 2017)."""
     return torch.minimum(weights, weights.cumsum(dim=1) - weights).sum(dim=2)
@@ -153,7 +159,7 @@ def by_chunks(of: Callable[..., tuple[Tensor, ...]], num_logits: int, *tensors: 
 
     What `of` computes of a part is not kept for the way back, but made again there.
     """
-    parts = zip(*(tensor.split(max(1, CHUNK // num_logits)) for tensor in tensors), strict=True)
+    parts = zip(*(tensor.split(max(1, _at_once(tensors[0]) // num_logits)) for tensor in tensors), strict=True)
     sums = [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
     return [torch.stack(column).sum() for column in zip(*sums, strict=True)]
 
@@ -181,7 +187,7 @@ class _Chunked(torch.autograd.Function):
             grad_h = torch.empty_like(h) if grads[0] else None
             grad_w = torch.zeros_like(weight, dtype=torch.float32) if grads[1] else None
             grad_b = torch.zeros_like(bias, dtype=torch.float32) if grads[2] else None
-            size = max(1, CHUNK // len(weight) // passes)
+            size = max(1, _at_once(hidden) // len(weight) // passes)
             for begin in range(0, len(targets), size):
                 rows = slice(begin, begin + size)
                 part = h[:, rows].flatten(0, 1)

@@ -1,8 +1,8 @@
-"""Models made ready to translate on a CPU: weights laid out once, at load, as the processor's matrix products want them.
+"""Models made ready to translate: weights laid out once, at load, as the processor's matrix products want them.
 
-oneDNN, which torch brings along on x86, reads such weights about twice as fast as plain ones, in fp32 as in bf16, and
+On a CPU, oneDNN, which torch brings along on x86, reads such weights about twice as fast as plain ones, in fp32 as in bf16, and
 multiplies int8. Only linear layers change, whatever the model around them; each computes what it computed before, but for
-rounding. Where torch has no oneDNN, its own products stand in.
+rounding. Where torch has no oneDNN, and on CUDA, its own products stand in, of weights that are cast once.
 """
 
 from functools import cache, partial
@@ -25,12 +25,14 @@ _SMALLEST = 1e-9  # stands for the largest element of a row of zeros
 
 
 def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
-    """Change `model` for the last time: it translates on CPU from now on, its matrix products in fp32, bf16 or int8.
+    """Change `model` for the last time: it translates on its device from now on, its matrix products in fp32, bf16 or int8, on
+    CUDA in fp32, bf16 or fp16.
 
     With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. There too,
     with int8 and bf16, so are queries with keys and values in wide attention, which are then half as large.
     """
-    halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu")
+    on_cpu = model.head.weight.device.type == "cpu"
+    halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu") if on_cpu else dtype != torch.float32
     for module in list(model.modules()):
         if isinstance(module, EncoderLayer):
             module.attention.ready(of_self=True)
@@ -49,6 +51,10 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
         if isinstance(module, Attention) and halves and _is_wide(module):
             for name in {"q", "kv", "qkv"} & module._modules.keys():
                 module.get_submodule(name).rounds = True  # type: ignore[assignment]
+        if isinstance(module, Attention | FeedForward) and halves and not on_cpu:
+            for child in module.children():
+                if isinstance(child, PackedLinear):
+                    child.rounds = True
     output = nn.Linear(1, 1)
     output.weight, output.bias = model.head.weight, model.head.bias
     model.head.product = _packed(output, dtype)
@@ -113,7 +119,7 @@ class PackedLinear(nn.Module):
         self.dtype, self.relu, self.rounds = dtype, relu, False
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
-        packed = has_onednn() if packed is None else packed
+        packed = self.weight.device.type == "cpu" and has_onednn() if packed is None else packed
         self.is_packed = packed and dtype != torch.float16  # which few processors multiply
         if self.is_packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)

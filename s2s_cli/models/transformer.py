@@ -190,6 +190,12 @@ class Transformer(Seq2Seq):
             _scale_by_depth(self.encoder)
             _scale_by_depth(self.decoder)
 
+    def compile_layers(self) -> None:
+        """See `Seq2Seq.compile_layers`: one layer's program serves all of its kind, for any number of rows and positions."""
+        for layer in [*self.encoder, *self.decoder]:
+            layer.compile(dynamic=True)
+        self.head.cross_entropy = torch.compile(self.head.cross_entropy, dynamic=True)
+
     def _embed(self, table: nn.Embedding, positions: Positions, ids: Tensor, start: int = 0) -> Tensor:
         x = table(ids) * math.sqrt(self.settings.dim)
         vectors = positions.vectors(start, ids.shape[1], ids.device)

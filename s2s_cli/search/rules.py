@@ -52,11 +52,23 @@ class Rules:
         self._banned = torch.tensor([specials.bos, *specials.banned], device=device)
         self._may_repeat = torch.tensor(specials.may_repeat, dtype=torch.long, device=device)
 
-    def __call__(self, model: Tensor, prefix: Tensor | None, alive: list[int], number: Tensor, length: int) -> Tensor:
+    @property
+    def limits(self) -> tuple[Tensor, Tensor] | None:
+        """What differs between searches of one shape, [B] each, where there is no more than that, and the rest is of the device;
+        else None.
+        """
+        if self._longest_prefix or self.specials.completing is not None:
+            return None
+        return self._min_len, self._max_len
+
+    def __call__(
+        self, model: Tensor, prefix: Tensor | None, alive: list[int] | None, number: Tensor, length: int
+    ) -> Tensor:
         """The model's log-probabilities [b, K, V] after the rules, changed in place except by a repetition penalty.
 
         `prefix` [b·K, length] has the pieces so far, where `read_prefix` is true. `alive` and `number` [b] are both the places
-        of the sentences in the batch, on the host and on the device.
+        of the sentences in the batch, on the host and on the device. Without `alive`, what is done depends on the settings alone,
+        and not on the sentences' limits.
         """
         settings, specials = self.settings, self.specials
         forced = self._forced[number, length] if length < self._longest_prefix else None
@@ -71,9 +83,9 @@ class Rules:
             if specials.completing is not None:
                 logprobs.ban_completions(logp, prefix, specials.completing)
         logprobs.ban(logp, self._banned)
-        if length < self._fewest:
+        if length < self._fewest if alive is not None else settings.min_len or settings.min_len_ratio:
             logprobs.no_eos_at(logp, length < self._min_len[number], specials.eos)
-        if any(length >= self.most[sentence] for sentence in alive):
+        if alive is None or any(length >= self.most[sentence] for sentence in alive):
             logprobs.only_eos_at(logp, length >= self._max_len[number], specials.eos)
         if forced is not None and theirs is not None:
             logprobs.only(logp, forced, theirs)

@@ -21,6 +21,7 @@ from torch import Tensor
 from s2s_cli.config import SearchSettings
 from s2s_cli.errors import ConfigError
 from s2s_cli.models.base import Rows, StepOut
+from s2s_cli.search.graphs import Recorder
 from s2s_cli.search.hypotheses import Hypothesis, Record, assemble
 from s2s_cli.search.logprobs import coverage, penalty
 from s2s_cli.search.rules import Rules, Specials
@@ -82,6 +83,15 @@ class _Live(Rows):
     covered: Tensor | None  # [N, S] the sum of their attention, where the coverage penalty reads it
 
 
+class _At(NamedTuple):
+    """Where a search stands before a step: beside these, values of the hypotheses [b, K], and what each said last [N]."""
+
+    sentences: _Sentences
+    live: _Live
+    totals: Tensor
+    tokens: Tensor
+
+
 class _Flags:
     """Brings flags [b] from the device to the host. A GPU is not waited for: while it runs a step, the host reads those of the
     step before, and begins with flags that are all true.
@@ -121,6 +131,7 @@ def beam_search(
     attention: bool = False,
     prefixes: list[list[int]] | None = None,
     scores: bool = True,
+    recorder: Recorder | None = None,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best hypotheses of each of the memory's B sentences, best first; fewer where a beam finds fewer.
 
@@ -132,7 +143,7 @@ def beam_search(
         step = partial(step, normalize=False)
     totals = torch.zeros(len(limits.max_len), settings.beam, device=memory.mask.device)
     totals[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
-    rest = (limits, specials, settings, num_best, attention, prefixes)
+    rest = (limits, specials, settings, num_best, attention, prefixes, recorder)
     return search(step, memory, state, best_continuations, totals, *rest)
 
 
@@ -179,11 +190,14 @@ def search(
     num_best: int,
     attention: bool,
     prefixes: list[list[int]] | None,
+    recorder: Recorder | None = None,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best of what `choose` makes of K hypotheses a sentence, whose first values are `totals` [B, K].
 
     `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
+    With a `recorder` no sentence leaves the batch before all are done, and steps of shapes that have been here before are
+    replayed; all searches that share one differ in nothing but memory and limits.
 
     A sentence ends when no live hypothesis can still beat its `num_best` finished ones, provably: the value of a
     hypothesis never rises, since a log-probability is at most 0 and so is what the rules make of it; the length penalty
@@ -199,50 +213,93 @@ def search(
     repeated = number.repeat_interleave(num_rows)
     tokens = torch.full_like(repeated, specials.bos)
     live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
-    firsts = number[:, None] * num_rows  # of each sentence's rows
-    looks = attention or settings.coverage_penalty > 0.0
-    alive, records, flags = list(range(num_sentences)), list[Record](), _Flags()
-    while alive and len(records) <= max(rules.most):
-        length = len(records)
-        out = step(tokens, sentences.memory, live.state, True) if looks else step(tokens, sentences.memory, live.state)
+    at = _At(sentences, live, totals, tokens)
+    loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None] * num_rows)
+    alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)
+    stays = recorder is not None and rules.limits is not None
+    replay = recorder.find((at, rules.limits), loop.step) if recorder is not None and stays else None
+    while alive.numbers and len(records) <= longest_output:
+        if replay is not None:
+            record, improves = replay(len(records))
+        else:
+            at, record, improves = loop.step(at, len(records), None if stays else alive)
+        if stays:
+            alive.leaving(improves, together=True)
+        records.append(record)
+    return assemble(records, num_best, memory.mask.sum(dim=1).tolist())
+
+
+class _Alive:
+    """Which sentences of a batch, by their places, are still searched, as the host knows it."""
+
+    def __init__(self, num: int) -> None:
+        self.numbers, self._flags = list(range(num)), _Flags()
+
+    def leaving(self, improves: Tensor, together: bool = False) -> Tensor | None:
+        """By whether each may still improve [b]: the places in `improves` of those that go on, if now is the time for the others
+        to leave; else None. They leave once they are many, or all `together` at the end.
+        """
+        goes_on = self._flags(improves)
+        if any(goes_on) if together else sum(goes_on) > _FULL * len(goes_on):
+            return None
+        self.numbers = [number for number, yes in zip(self.numbers, goes_on, strict=True) if yes]
+        self._flags = _Flags()
+        return torch.tensor([i for i, yes in enumerate(goes_on) if yes], dtype=torch.long, device=improves.device)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One step of search, after what is the same for all of them: `firsts` [B, 1] of each sentence's rows, for instance."""
+
+    choose_from: Step
+    choose: Choose
+    rules: Rules
+    settings: SearchSettings
+    num_best: int
+    attention: bool
+    firsts: Tensor
+
+    def step(self, at: _At, length: int, alive: _Alive | None = None) -> tuple[_At, Record, Tensor]:
+        """From outputs of `length` pieces to those of one more; what is to be kept of it; which sentences [b] may still improve.
+
+        Those that are done leave as `alive` says; without it all stay, and what is computed depends on no number of the batch.
+        """
+        sentences, live, totals, tokens = at
+        settings, specials = self.settings, self.rules.specials
+        num_rows = totals.shape[1]
+        looks = self.attention or settings.coverage_penalty > 0.0
+        out = self.choose_from(tokens, sentences.memory, live.state, *[True] * looks)
         if looks and out.attention is None:
             raise ConfigError(_NO_ATTENTION)
-        model = out.logp.view(len(alive), num_rows, -1)
-        logp = rules(model, live.prefix, alive, sentences.number, length)
-        found = choose(logp, model, totals, sentences.number, length)
+        model = out.logp.view(len(totals), num_rows, -1)
+        logp = self.rules(model, live.prefix, None if alive is None else alive.numbers, sentences.number, length)
+        found = self.choose(logp, model, totals, sentences.number, length)
         covered = out.attention if settings.coverage_penalty else None  # [N, S], the sum over all positions so far
         if covered is not None and live.covered is not None:
             covered = live.covered + covered
         live = _Live(out.state, live.prefix, covered)
         ends = found.piece == specials.eos
         chooses = found.piece.shape[1] > num_rows  # or else each hypothesis goes on by itself until it ends
-        rows = firsts[: len(alive)] + found.origin  # [b, M]
+        rows = self.firsts[: len(totals)] + found.origin  # [b, M]
         scores = _scores(found, ends, rows, covered, sentences.memory.mask, settings, length + 1, num_rows)
         if chooses:
-            kept = torch.cat([sentences.kept, scores], dim=1).topk(num_best, dim=1).values
+            kept = torch.cat([sentences.kept, scores], dim=1).topk(self.num_best, dim=1).values
             sentences = replace(sentences, kept=kept)
         ended = (sentences.number, scores, rows[:, :num_rows], found.logp[:, :num_rows])
 
         totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
         improves = _may_improve(totals, sentences)
-        totals = totals.masked_fill(
-            ~improves[:, None], -torch.inf
-        )  # of a sentence that is done, nothing more is finished
-        goes_on = flags(improves)
-        leave = sum(goes_on) <= _FULL * len(goes_on)
-        if leave:
-            slots = torch.tensor(
-                [slot for slot, yes in enumerate(goes_on) if yes], dtype=torch.long, device=rows.device
-            )
+        # Of a sentence that is done, nothing more is finished.
+        totals = totals.masked_fill(~improves[:, None], -torch.inf)
+        slots = None if alive is None else alive.leaving(improves)
+        if slots is not None:
             sentences, totals, going = sentences.select(slots), totals[slots], [t[slots] for t in going]
-            alive = [sentence for sentence, yes in zip(alive, goes_on, strict=True) if yes]
-            flags = _Flags()
         rows, tokens, logps = (t.flatten() for t in going)
-        records.append(Record(*ended, tokens, rows, logps, out.attention if attention else None))
-        live = live.select(rows, stay=not leave) if chooses or leave else live
+        record = Record(*ended, tokens, rows, logps, out.attention if self.attention else None)
+        live = live.select(rows, stay=slots is None) if chooses or slots is not None else live
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
-    return assemble(records, num_best, memory.mask.sum(dim=1).tolist())
+        return _At(sentences, live, totals, tokens), record, improves
 
 
 def _may_improve(totals: Tensor, sentences: _Sentences) -> Tensor:

@@ -5,7 +5,6 @@ split, and counted. Sentences are searched in batches of like length; their orde
 nothing.
 """
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_cli.checkpoint.bundle import SUMS, common_precision, open_model
@@ -25,18 +25,20 @@ from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.evaluation.pairwise import Utility, utility
 from s2s_cli.files import sha256
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.layers import lanes
 from s2s_cli.models.pack import pack
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
 from s2s_cli.search.arguments import as_many, check_kind, texts
 from s2s_cli.search.forced import force, force_at_once
+from s2s_cli.search.graphs import Recorder
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.mbr import by_utility
 from s2s_cli.search.output import Output, join
 from s2s_cli.search.phrases import specials_for
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.sentences import Span, split
-from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
+from s2s_cli.search.strategies import Hypothesis, Limits, beam_search, limits_for
 from s2s_cli.search.workers import Workers, batched
 
 Tick = Callable[[int], object]
@@ -154,8 +156,7 @@ class Translator:
     def of(cls, models: list[Seq2Seq], vocabs: Vocabs, search: SearchSettings, runtime: Runtime) -> "Translator":
         """From models in memory, which stay as they are: for validation. ConfigError for settings that conflict."""
         search.check()
-        if runtime.device.type == "cpu":  # where they are packed
-            models = [copy.deepcopy(model) for model in models]
+        models = [copy.deepcopy(model) for model in models]  # which are packed
         translator = cls.__new__(cls)
         translator._have(models, vocabs, search, runtime)
         return translator
@@ -168,9 +169,8 @@ class Translator:
         runtime: Runtime,
         weights: list[float] | None = None,
     ) -> None:
-        if runtime.device.type == "cpu":
-            models = [pack(model, runtime.dtype) for model in models]
-        self.model = Ensemble(models, weights)
+        self.model = Ensemble([pack(model, runtime.dtype) for model in models], weights)
+        self.recorders: dict[tuple[int, bool, bool], Recorder] = {}
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
         searcher = copy.copy(self)  # not this object itself, which would then live for as long as its processes
@@ -307,15 +307,17 @@ class Translator:
     def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
-        src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
-        src = pad_sequence([torch.tensor([*unit.ids, eos]) for unit in units], batch_first=True, padding_value=pad)
-        attention = settings.align != "no"
-        # Packed models see to their arithmetic themselves. Under inference mode autocast casts all weights anew at each step.
-        on_cpu = device.type == "cpu"
-        with (
-            torch.inference_mode() if on_cpu else torch.no_grad(),
-            contextlib.nullcontext() if on_cpu else self.runtime.autocast(),
-        ):
+        attention, on_cpu = settings.align != "no", device.type == "cpu"
+        searches = units[0].line.tgt is None and not settings.samples
+        rows, limits = [unit.ids for unit in units], limits_for([len(unit.ids) for unit in units], self.settings)
+        if searches and not on_cpu:  # few shapes, so that steps are recorded: more rows, whose outputs end at once
+            more = _roomy(len(units)) - len(units)
+            rows, limits = rows + [[]] * more, Limits(limits.min_len + [0] * more, limits.max_len + [0] * more)
+        src_len = torch.tensor([len(ids) + 1 for ids in rows])
+        src = pad_sequence([torch.tensor([*ids, eos]) for ids in rows], batch_first=True, padding_value=pad)
+        if searches and not on_cpu:
+            src = F.pad(src, (0, lanes(src.shape[1]) - src.shape[1]), value=pad)
+        with torch.inference_mode():
             memory = self.model.encode(src.to(device), src_len)
             state, step, specials = self.model.start(memory), self.model.step, self.specials
             if units[0].line.tgt is not None:
@@ -323,16 +325,18 @@ class Translator:
                 if attention or self.settings.coverage_penalty or max(map(len, given)) > _AT_ONCE:
                     return [[one] for one in force(step, memory, state, given, *rest, attention)]
                 return [[one] for one in force_at_once(self.model, memory, given, *rest)]
-            limits = limits_for([len(unit.ids) for unit in units], self.settings)
             prefixes = [unit.prefix for unit in units] if any(unit.prefix for unit in units) else None
             if settings.samples:
                 seeds = [_seed(settings.seed, unit) for unit in units]
                 return sample(
                     step, memory, state, limits, specials, self.settings, seeds, settings.samples, attention, prefixes
                 )
-            return beam_search(
-                step, memory, state, limits, specials, self.settings, settings.nbest, attention, prefixes, scores
-            )
+            if prefixes is not None:
+                prefixes += [[]] * (len(rows) - len(units))
+            how = (settings.nbest, attention, prefixes, scores)
+            recorder = None if on_cpu else self.recorders.setdefault((settings.nbest, attention, scores), Recorder())
+            found = beam_search(step, memory, state, limits, specials, self.settings, *how, recorder)
+            return found[: len(units)]
 
     def _outputs(
         self, unit: _Unit, hypotheses: list[Hypothesis], settings: TranslateSettings, judge: Utility | None
@@ -369,6 +373,12 @@ def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between:
         words = words_of(src, unit.ids, unit.head + unit.line.src[start:end])
         links = word_links(hypothesis.attention, words, words_of(tgt, hypothesis.ids))
     return [(place if place < head else place - head + offset, at) for place, at in links]
+
+
+def _roomy(num: int) -> int:
+    """`num` rows, and as many more as make one of few numbers: a power of two, or half as much again."""
+    power = 1 << (num - 1).bit_length()
+    return power * 3 // 4 if num <= power * 3 // 4 and power > 2 else power
 
 
 def _length(unit: _Unit) -> int:

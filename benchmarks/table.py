@@ -168,6 +168,54 @@ def rounding(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def gpu_train(results: dict[str, Result]) -> list[str]:
+    """Training on one GPU, each engine beside the best of transformers on the same batches."""
+    lines = [
+        "| card | shape | batch | engine | target tokens/s | both sides' tokens/s | ratio | peak memory | MFU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for card, row, best in gpu_rows(results, "gpu_train", ("shape", "batch_tokens"), "tgt_tokens_per_second"):
+        cells = [card, row["shape"], f"{row['batch_tokens']:,}", row["engine"], spread(row["tgt_tokens_per_second"])]
+        cells += [spread(row["tokens_per_second"]), best, f"{row['peak_mb']['median'] / 1000:,.1f} GB"]
+        lines.append(f"| {' | '.join(cells)} | {'' if row['mfu'] is None else format(row['mfu'], '.1%')} |")
+    return lines
+
+
+def gpu_decode(results: dict[str, Result]) -> list[str]:
+    """Decoding on one GPU, each engine beside the best of transformers with the same weights."""
+    lines = [
+        "| card | shape | batch | beam | engine | output tokens/s | ratio | ms a step | ms a sentence | same in fp32 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for card, row, best in gpu_rows(results, "gpu_decode", ("shape", "batch", "beam"), "tokens_per_second"):
+        cells = [
+            card,
+            row["shape"],
+            str(row["batch"]),
+            str(row["beam"]),
+            row["engine"],
+            spread(row["tokens_per_second"]),
+        ]
+        cells += [best, f"{row['ms_per_step']['median']:.2f}", f"{row['ms_per_sentence']['median']:,.1f}"]
+        lines.append(f"| {' | '.join(cells)} | {row['same_fp32']:.1%} |")
+    return lines
+
+
+def gpu_rows(results: dict[str, Result], part: str, case: tuple[str, ...], key: str) -> list[tuple[str, Result, str]]:
+    """Card, row, and its speed over that of the fastest of transformers in the same case, if there is one."""
+    found = []
+    for result in results.values():
+        for row in result["rows"] if result["benchmark"] == part else []:
+            others = [
+                other[key]["median"]
+                for other in result["rows"]
+                if other["engine"].startswith("transformers") and all(other[name] == row[name] for name in case)
+            ]
+            best = f"{row[key]['median'] / max(others):.2f}" if others else ""
+            found.append((result["card"].removeprefix("NVIDIA "), row, best))
+    return found
+
+
 TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "train": train,
     "train-ratios": train_ratios,
@@ -178,6 +226,8 @@ TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "translate": translate,
     "translate-ratios": translate_ratios,
     "rounding": rounding,
+    "gpu-train": gpu_train,
+    "gpu-decode": gpu_decode,
 }
 
 

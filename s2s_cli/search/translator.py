@@ -43,7 +43,7 @@ from s2s_cli.search.workers import Workers, batched
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
-SEARCH_TOKENS = {"cpu": 4096, "cuda": 8192}  # of a batch, unless told; with more, a wide model is slower on a CPU
+SEARCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of a batch, unless told; with more, a wide model is slower on a CPU
 _AT_ONCE = 4096  # pieces of a given output, beyond which one pass over all pairs of its positions needs too much memory
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from samples import TINY
 from zygote import Done, Zygote
@@ -38,6 +39,7 @@ OPTIONS = [
     ),
     *("--valid-every", 7, "--log-every", 5, "--keep-best", 2, "--keep-last", 2, "--schedule", "plateau"),
     *("--plateau-patience", 1),
+    *(["--deterministic"] if torch.cuda.is_available() else []),
 ]
 UPDATES = 70
 

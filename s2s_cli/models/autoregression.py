@@ -55,7 +55,7 @@ class SelfAttention(Attention):
         q, k, v = self.queries_keys_values(y)
         q, k = rotate(q, order.rotation), rotate(k, order.rotation)
         if cache is None:
-            return self.attend(q, (k, v), order.bias), ()
+            return self.attend(q, (k, v), order.bias, order.is_causal), ()
         cache = cache.append(k, v)
         return self.attend(q, cache.keys_values, order.bias).view(x.shape), cache
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from s2s_cli.config import ModelSettings
 from s2s_cli.data.loader import Batch
+from s2s_cli.errors import ConfigError
 from s2s_cli.models.heads import Attended, SoftmaxHead, coverage_loss
 
 
@@ -132,6 +133,10 @@ class Seq2Seq(nn.Module, ABC):
     @abstractmethod
     def advance(self, tokens: Tensor, memory: Any, state: Any, attention: bool) -> tuple[Tensor, Tensor | None, Any]:
         """One position: tokens [N] -> hidden [N, D], attention [N, S] where asked for and there is any, the next state."""
+
+    def compile_layers(self) -> None:
+        """Have torch compile what training spends its time in. Raises ConfigError where that would gain nothing."""
+        raise ConfigError("runtime.compile is for Transformers: leave it out")
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """The loss of a batch, summed over real target tokens (teacher forcing)."""

@@ -41,7 +41,7 @@ class SoftmaxHead(nn.Module):
         self.weight = table.weight
         self.bias = nn.Parameter(torch.zeros(table.num_embeddings))
         self.product: nn.Module | None = None  # the packed form of W·h + b, see `pack.py`
-        self.cross_entropy = _cross_entropy  # or its compiled form
+        self.of_chunk = _of_chunk  # in training; it may be compiled
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [M, D] -> W·h + b [M, V]."""
@@ -72,7 +72,7 @@ class SoftmaxHead(nn.Module):
 
         The smoothed target gives 1 - ε to the reference and spreads ε over all V pieces (Szegedy et al. 2016).
         """
-        total, nll = self.chunked(hidden, targets, 1, 2, partial(self.cross_entropy, label_smoothing))
+        total, nll = self.chunked(hidden, targets, 1, 2, partial(_cross_entropy, label_smoothing))
         return total, nll
 
     def chunked(self, hidden: Tensor, targets: Tensor, passes: int, num_sums: int, of: _OfLogits) -> tuple[Tensor, ...]:
@@ -82,7 +82,8 @@ class SoftmaxHead(nn.Module):
         logits [P·m, V] in fp32, targets [m], the sums, to add to, and whether anybody needs gradients; then it returns
         d loss / d logits, for which it may use the logits' memory.
         """
-        sums: tuple[Tensor, ...] = _Chunked.apply(hidden, self.weight, self.bias, targets, passes, num_sums, of)
+        of_chunk = partial(self.of_chunk if self.training else _of_chunk, of)
+        sums: tuple[Tensor, ...] = _Chunked.apply(hidden, self.weight, self.bias, targets, passes, num_sums, of_chunk)
         return sums
 
 
@@ -176,7 +177,7 @@ class _Chunked(torch.autograd.Function):
         targets: Tensor,
         passes: int,
         num_sums: int,
-        of: _OfLogits,
+        of_chunk: Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor] | None],
     ) -> tuple[Tensor, ...]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -191,12 +192,12 @@ class _Chunked(torch.autograd.Function):
             for begin in range(0, len(targets), size):
                 rows = slice(begin, begin + size)
                 part = h[:, rows].flatten(0, 1)
-                grad = of(linear(part, w, b).float(), targets[rows], sums, any(grads))
-                if grad is None:
+                found = of_chunk(linear(part, w, b), targets[rows], sums, any(grads))
+                if found is None:
                     continue
+                grad, total = found
                 if grad_b is not None:
-                    grad_b += grad.sum(dim=0)
-                grad = grad.to(dtype)
+                    grad_b += total
                 if grad_h is not None:
                     grad_h[:, rows] = linear(grad, w.t()).unflatten(0, (passes, -1))
                 if grad_w is not None and dtype == torch.float32 and not suits(part, w):
@@ -214,6 +215,14 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return *(None if grad is None else (grad * grad_loss).to(dtype) for grad, dtype in pairs), *[None] * 4
+
+
+def _of_chunk(
+    of: _OfLogits, logits: Tensor, targets: Tensor, sums: Tensor, needs_grad: bool
+) -> tuple[Tensor, Tensor] | None:
+    """What `of` makes of logits [P·m, V] of any type: their gradient in that type, and its sum over positions [V] in fp32."""
+    grad = of(logits.float(), targets, sums, needs_grad)
+    return None if grad is None else (grad.to(logits.dtype), grad.sum(dim=0))
 
 
 def _cross_entropy(label_smoothing: float, z: Tensor, targets: Tensor, sums: Tensor, needs_grad: bool) -> Tensor | None:

@@ -202,15 +202,17 @@ class Attention(nn.Module):
         k, v = self.kv(x).chunk(2, dim=-1)
         return split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
 
-    def attend(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]."""
+    def attend(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None, is_causal: bool = False) -> Tensor:
+        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]. It `is_causal` where it does nothing
+        but hide later positions.
+        """
         if q.device.type == "cuda":
             rate = self.dropout.rate if self.training else 0.0
-            mask = None if bias is None else bias.to(q.dtype)
+            mask = None if bias is None or is_causal else bias.to(q.dtype)  # for which torch has faster kernels
             k, v = kv
             if self.heads != self.kv_heads:
                 k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=1.0)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, is_causal=is_causal, scale=1.0)
             return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.
         return self.out(join_heads(attend(q, *kv, bias, self.dropout)[0]))

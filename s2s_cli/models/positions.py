@@ -16,10 +16,13 @@ _BUCKETS, _FARTHEST = 32, 128  # as T5 has them
 
 
 class Order(NamedTuple):
-    """What self-attention must know of its T positions: a bias on scores [..., T, S], a rotation (cos and sin, [T, d] each)."""
+    """What self-attention must know of its T positions: a bias on scores [..., T, S], a rotation (cos and sin, [T, d] each),
+    and whether the bias does nothing but hide later positions.
+    """
 
     bias: Tensor | None
     rotation: tuple[Tensor, Tensor] | None
+    is_causal: bool = False
 
 
 class Positions(nn.Module):

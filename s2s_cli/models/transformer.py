@@ -5,8 +5,9 @@ known of the positions before it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from s2s_cli.config import TransformerSettings
 from s2s_cli.data.loader import copied, real_positions
+from s2s_cli.errors import ConfigError
 from s2s_cli.models.autoregression import Past, autoregression
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.cache import Cache, Paths, select
@@ -171,7 +173,7 @@ class Transformer(Seq2Seq):
     def __init__(self, settings: TransformerSettings, sizes: Sizes) -> None:
         super().__init__()
         dim = settings.dim
-        self.settings = settings
+        self.settings, self.is_compiled = settings, False
         tie = settings.tie or ("all" if sizes.shared else "target")
         self.tgt_embedding = embedding(sizes.tgt, dim)
         self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, dim)
@@ -191,10 +193,20 @@ class Transformer(Seq2Seq):
             _scale_by_depth(self.decoder)
 
     def compile_layers(self) -> None:
-        """See `Seq2Seq.compile_layers`: one layer's program serves all of its kind, for any number of rows and positions."""
+        """See `Seq2Seq.compile_layers`: one layer's program serves all of its kind, for any number of rows and positions. Where
+        the model does not train, layers are called as they are.
+        """
+        if self.settings.autoregression == "ssru":
+            raise ConfigError(
+                "runtime.compile: a simple recurrent unit is another program for each length: leave it out"
+            )
+        self.is_compiled = True
         for layer in [*self.encoder, *self.decoder]:
             layer.compile(dynamic=True)
-        self.head.cross_entropy = torch.compile(self.head.cross_entropy, dynamic=True)
+        self.head.of_chunk = torch.compile(self.head.of_chunk, dynamic=True)
+
+    def _called(self, layer: nn.Module) -> Callable[..., Any]:
+        return layer.forward if self.is_compiled and not self.training else layer
 
     def _embed(self, table: nn.Embedding, positions: Positions, ids: Tensor, start: int = 0) -> Tensor:
         x = table(ids) * math.sqrt(self.settings.dim)
@@ -214,7 +226,7 @@ class Transformer(Seq2Seq):
         x = self._embed(self.src_embedding, self.src_positions, src)
         for layer in self.encoder:
             if not self._is_left_out():
-                x = layer(x, order)
+                x = self._called(layer)(x, order)
         x = self.encoder_norm(x)
         cross = tuple(
             _filled(*layer.cross_attention.keys_values(x))  # type: ignore[union-attr, operator]
@@ -236,12 +248,15 @@ class Transformer(Seq2Seq):
         """See `Seq2Seq.decode`."""
         num, device = tgt_in.shape[1], tgt_in.device
         x = self._embed(self.tgt_embedding, self.tgt_positions, tgt_in)
-        order = self.tgt_positions.order(0, num, device, causal_bias(num, device))
+        bias = causal_bias(num, device)
+        order = self.tgt_positions.order(0, num, device, bias)
+        order = order._replace(is_causal=order.bias is bias)
         weights = None
         for number, (layer, cross) in enumerate(zip(self.decoder, memory.cross, strict=True), start=1):
             last = number == len(self.decoder)
             if not self._is_left_out(last):
-                x, _, weights, _ = layer(x, None, order, cross, memory.bias, last and self.head.reads_attention)
+                reads = last and self.head.reads_attention
+                x, _, weights, _ = self._called(layer)(x, None, order, cross, memory.bias, reads)
         return self.decoder_norm(x), None if weights is None else weights[:, :, : memory.mask.shape[1]]
 
     def advance(

@@ -152,7 +152,7 @@ def _identity(
         "version": __version__,
         "translate": settings.model_dump(mode="json", exclude=files | {"flush_every"}),
         "search": translator.settings.model_dump(mode="json", exclude={"search_tokens"}),
-        "runtime": runtime.model_dump(mode="json", exclude={"deterministic", "threads"})
+        "runtime": runtime.model_dump(mode="json", exclude={"compile", "deterministic", "threads"})
         | {"precision": translator.runtime.precision},
         "model": translator.checksums,
         "number of processes": world,

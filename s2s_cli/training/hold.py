@@ -54,7 +54,7 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
     settings = _fixed(config, dataset, world)
     # So that the file goes on with the run, or begins such a one: all settings of training, as they were given last.
     given = {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
-    given["runtime"] = settings["runtime"] | {"deterministic": config.runtime.deterministic}
+    given["runtime"] = settings["runtime"] | config.runtime.model_dump(include={"compile", "deterministic"})
     text = yaml.safe_dump(settings | given, sort_keys=False)
     before = _recorded(run)
     if before is None:

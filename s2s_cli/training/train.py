@@ -4,6 +4,9 @@ It puts the parts together (dataset, model, optimizer, checkpoints), refuses to 
 changed, and hands over to the loop in `trainer.py`.
 """
 
+import os
+import shutil
+
 import numpy as np
 import torch
 
@@ -55,7 +58,7 @@ def train(config: Config) -> None:
                 raise DataError(
                     f"{settings.data} is being replaced, or is not the same for all processes: run this again"
                 )
-        _check_deterministic(config, runtime)
+        _check_kernels(config, runtime)
         if settings.dry_run:
             with runtime.step():
                 learner = _fresh_learner(config, dataset, runtime)
@@ -175,6 +178,8 @@ def _finish(trainer: Trainer, stop: StopSignal) -> None:
 def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learner:
     seed_for(config.train.seed)
     model = build_model(config.model, sizes(dataset.vocabs)).to(runtime.device)
+    if config.runtime.compile:
+        model.compile_layers()
     freeze(model, config.train.freeze)
     average = Average(model, config.train.ema) if config.train.ema else None
     shards = shards_of(model, runtime.world) if config.train.shard_optimizer and runtime.world > 1 else []
@@ -186,12 +191,24 @@ def _fresh_learner(config: Config, dataset: Dataset, runtime: Runtime) -> Learne
     return Learner(model, optimizer, average, shards)
 
 
-def _check_deterministic(config: Config, runtime: Runtime) -> None:
+def _check_kernels(config: Config, runtime: Runtime) -> None:
     """Raise ConfigError for what torch would refuse in the midst of an update."""
-    model = config.model
+    model, settings, on_cuda = config.model, config.runtime, runtime.device.type == "cuda"
     sums = model.coverage or getattr(model, "autoregression", "") == "aan"
-    if config.runtime.deterministic and runtime.device.type == "cuda" and sums:
+    if settings.deterministic and on_cuda and sums:
         raise ConfigError("runtime.deterministic: coverage and average attention have no deterministic kernels on CUDA")
+    if not settings.compile:
+        return
+    if not on_cuda:
+        raise ConfigError(
+            "runtime.compile is for CUDA devices, and this is a CPU, where it gains nothing: leave it out"
+        )
+    if settings.deterministic:
+        raise ConfigError("runtime.compile may choose other kernels each time: leave out it or runtime.deterministic")
+    if not os.environ.get("CC") and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        raise ConfigError(
+            "runtime.compile needs a C compiler, and there is none: install gcc or clang, or leave it out"
+        )
 
 
 def _with_source_cut(config: Config, dataset: Dataset) -> Config:

@@ -66,8 +66,6 @@ class Runtime:
                     f"process {local} finds {num} CUDA devices: start no more processes, or set runtime.device to cpu"
                 )
             torch.cuda.set_device(local)
-        if name == "cuda":  # cuDNN's attention, which torch prefers, is made for longer sequences than sentences
-            torch.backends.cuda.enable_cudnn_sdp(False)
         if settings.deterministic and join:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)

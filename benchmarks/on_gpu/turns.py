@@ -96,7 +96,10 @@ def in_turns(
             with noted(failed, name):
                 if number == -warm_ups and late(options):
                     raise TimeoutError("no time was left")
+                begun = time.monotonic()
                 turn(name, number < 0)
+                what = f"round {number + 1}" if number >= 0 else "warm-up"  # of minutes, where much is compiled
+                print(f"{name}, {what}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
             gc.collect()
         if number >= 0 and late(options):
             break

@@ -3,6 +3,7 @@
 
     python benchmarks/gpu.py train [--shape base …] [--batch-tokens 25000 …] [--engine s2s …] [--limit 150] [--out FILE]
     python benchmarks/gpu.py decode [--shape base …] [--batch 128 …] [--beam 5 …] [--engine s2s …] [--limit 150] [--out FILE]
+    python benchmarks/gpu.py attention [--out FILE]           # torch's kernels, forwards and back
     python benchmarks/gpu.py train --device cpu --smoke       # a tiny one, to see that it works
 
 Options that stand for several are given several times. Ours and MarianMTModel have the same weights and read the same random ids:
@@ -36,13 +37,13 @@ from typing import Any
 
 import torch
 from conditions import ROOT, conditions
-from on_gpu import decode, train
+from on_gpu import attention, decode, train
 from on_gpu.turns import BEGUN, SHAPES, now
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.runtime import Runtime
 
-PARTS: dict[str, Any] = {"train": train, "decode": decode}
+PARTS: dict[str, Any] = {"train": train, "decode": decode, "attention": attention}
 
 
 def ceiling(device: torch.device) -> float:
@@ -64,14 +65,16 @@ def arguments() -> argparse.Namespace:
     parts = parser.add_subparsers(dest="part", required=True)
     for part, module in PARTS.items():
         one = parts.add_parser(part)
-        one.add_argument("--shape", choices=SHAPES, action="append")
-        one.add_argument("--engine", choices=module.ENGINES, action="append")
-        one.add_argument("--rounds", type=int, default=3)
-        one.add_argument("--limit", type=float, default=150.0, help="seconds after which nothing more is begun")
         one.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
         one.add_argument("--smoke", action="store_true", help="see that it works")
         one.add_argument("--commit", default="", help="what is measured, where there is no git")
         one.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / f"gpu_{part}.json")
+        if part == "attention":
+            continue
+        one.add_argument("--shape", choices=SHAPES, action="append")
+        one.add_argument("--engine", choices=module.ENGINES, action="append")
+        one.add_argument("--rounds", type=int, default=3)
+        one.add_argument("--limit", type=float, default=150.0, help="seconds after which nothing more is begun")
         if part == "train":
             one.add_argument("--batch-tokens", type=int, action="append", help="positions of the longer side")
             one.add_argument("--updates", type=int, default=10, help="of a round, each on another batch")
@@ -80,6 +83,8 @@ def arguments() -> argparse.Namespace:
             one.add_argument("--beam", type=int, action="append")
             one.add_argument("--sentences", type=int, default=6, help="of a round with batches of one")
     options = parser.parse_args()
+    if options.part == "attention":
+        return options
     options.engine = options.engine or PARTS[options.part].ENGINES
     options.shape = ["smoke"] if options.smoke else options.shape or ["base"]
     if options.part == "train":

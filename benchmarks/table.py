@@ -201,6 +201,19 @@ def gpu_decode(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def gpu_attention(results: dict[str, Result]) -> list[str]:
+    """Kernels of attention beside each other, forwards and back."""
+    rows = [row for result in results.values() if result["benchmark"] == "gpu_attention" for row in result["rows"]]
+    kernels = list(dict.fromkeys(row["kernel"] for row in rows))
+    lines = [f"| sentences | heads | positions | hides | {' | '.join(f'{name}, ms' for name in kernels)} |"]
+    lines.append("| --- | --- | --- | --- |" + " --- |" * len(kernels))
+    for case in dict.fromkeys((row["rows"], row["heads"], row["positions"], row["hides"]) for row in rows):
+        here = [row for row in rows if (row["rows"], row["heads"], row["positions"], row["hides"]) == case]
+        times = [next((f"{row['ms']:.2f}" for row in here if row["kernel"] == name), "") for name in kernels]
+        lines.append(f"| {' | '.join(map(str, (*case, *times)))} |")
+    return lines
+
+
 def gpu_rows(results: dict[str, Result], part: str, case: tuple[str, ...], key: str) -> list[tuple[str, Result, str]]:
     """Card, row, and its speed over that of the fastest of transformers in the same case, if there is one."""
     found = []
@@ -228,6 +241,7 @@ TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "rounding": rounding,
     "gpu-train": gpu_train,
     "gpu-decode": gpu_decode,
+    "gpu-attention": gpu_attention,
 }
 
 

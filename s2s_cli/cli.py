@@ -29,6 +29,7 @@ _TITLES = {
     "search": "Search",
     "runtime": "Machine",
 }
+_OF_TRAINING = ("deterministic", "compile")  # of the machine's settings
 
 
 def _preprocess(values: configio.Values) -> None:
@@ -256,8 +257,12 @@ class _Command(TyperCommand):
 
 def _command(verb: Callable[[configio.Values], None], sections: list[str]) -> Callable[..., None]:
     """A function that typer takes for a command with a flag for each field of `sections`."""
+    idle = () if "train" in sections else _OF_TRAINING
     parameters = [
-        _parameter(section, name, info) for section in sections for name, info in configio.fields_of(section).items()
+        _parameter(section, name, info)
+        for section in sections
+        for name, info in configio.fields_of(section).items()
+        if name not in idle
     ]
     parameters += [
         inspect.Parameter(

@@ -200,5 +200,5 @@ class RuntimeSettings(Section):
     """Train on CUDA with kernels that give the same bits each time, so that a run that was interrupted ends as if it had not
     been. It costs speed; coverage and average attention have no such kernels. On CPU all are like that."""
     compile: bool = False
-    """Train a Transformer on CUDA with layers and loss that torch has compiled, which takes a minute or two at each start, and
+    """Train a Transformer on CUDA with layers and loss that torch has compiled. That takes minutes, most at the start, and
     a C compiler. What an interrupted run ends with may differ in the last bits."""

@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from s2s_cli.models.products import Linear
 
-# Of scores a head: up to here torch's first choice on CUDA, cuDNN, is the slower one. On an H200, forwards and back, it takes 1.5
-# times as long for 30 positions, 1.4 for 60, and 0.6 for 100; Flash, which it chooses else, takes twice as long for 30.
+# Scores a head up to which torch's first choices on CUDA, cuDNN and Flash, take 1.2 to 2.2 times as long in training; for 100
+# positions they take less (`benchmarks/gpu.py attention`, on an H200).
 _FEW_SCORES = 64 * 64
 _SHORT = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _LANES = 16  # fp32 numbers in the widest vectors that processors have
@@ -209,16 +209,17 @@ class Attention(nn.Module):
         return split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
 
     def attend(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None, is_causal: bool = False) -> Tensor:
-        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]. It `is_causal` where it does nothing
-        but hide later positions.
+        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]. Where it `is_causal`, which needs a
+        CUDA device, no position sees a later one.
         """
         if q.device.type == "cuda":
             rate = self.dropout.rate if self.training else 0.0
-            mask = None if bias is None or is_causal else bias.to(q.dtype)
+            mask = None if bias is None else bias.to(q.dtype)
             k, v = kv
             if self.heads != self.kv_heads:
                 k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
-            with sdpa_kernel(_SHORT) if q.shape[2] * k.shape[2] <= _FEW_SCORES else nullcontext():
+            few = self.training and q.shape[2] * k.shape[2] <= _FEW_SCORES
+            with sdpa_kernel(_SHORT) if few else nullcontext():
                 x = F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal, scale=1.0)
             return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.

@@ -34,6 +34,8 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
     on_cpu = model.head.weight.device.type == "cpu"
     halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu") if on_cpu else dtype != torch.float32
     for module in list(model.modules()):
+        if isinstance(module, nn.RNNBase) and not on_cpu:
+            module.flatten_parameters()  # which copying has parted, and cuDNN would put together at each call
         if isinstance(module, EncoderLayer):
             module.attention.ready(of_self=True)
         if isinstance(module, DecoderLayer):
@@ -48,17 +50,23 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, _packed(child, dtype))
-        if isinstance(module, Attention) and halves and _is_wide(module):
-            for name in {"q", "kv", "qkv"} & module._modules.keys():
-                module.get_submodule(name).rounds = True  # type: ignore[assignment]
-        if isinstance(module, Attention | FeedForward) and halves and not on_cpu:
-            for child in module.children():
-                if isinstance(child, PackedLinear):
-                    child.rounds = True
+        for name in _rounding(module, on_cpu) if halves else ():
+            module.get_submodule(name).rounds = True  # type: ignore[assignment]
     output = nn.Linear(1, 1)
     output.weight, output.bias = model.head.weight, model.head.bias
     model.head.product = _packed(output, dtype)
     return model
+
+
+def _rounding(module: nn.Module, on_cpu: bool) -> set[str]:
+    """The products in a module whose outputs are better of half the digits: other products read them, which would round them."""
+    if on_cpu:
+        return (
+            {"q", "kv", "qkv"} & module._modules.keys() if isinstance(module, Attention) and _is_wide(module) else set()
+        )
+    if not isinstance(module, Attention | FeedForward):
+        return set()
+    return {name for name, child in module.named_children() if isinstance(child, PackedLinear)}
 
 
 def _is_wide(attention: Attention) -> bool:

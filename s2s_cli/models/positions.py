@@ -17,7 +17,7 @@ _BUCKETS, _FARTHEST = 32, 128  # as T5 has them
 
 class Order(NamedTuple):
     """What self-attention must know of its T positions: a bias on scores [..., T, S], a rotation (cos and sin, [T, d] each),
-    and whether the bias does nothing but hide later positions.
+    and whether later positions are hidden without a bias that says so.
     """
 
     bias: Tensor | None

@@ -201,6 +201,10 @@ class Transformer(Seq2Seq):
                 "runtime.compile: a simple recurrent unit is another program for each length: leave it out"
             )
         self.is_compiled = True
+        from torch._dynamo import config  # which takes a second
+
+        # Programs of a layer: with attention and without, for few scores and many, one row and more, with gradients and without.
+        config.cache_size_limit = 64
         for layer in [*self.encoder, *self.decoder]:
             layer.compile(dynamic=True)
         self.head.of_chunk = torch.compile(self.head.of_chunk, dynamic=True)
@@ -248,9 +252,9 @@ class Transformer(Seq2Seq):
         """See `Seq2Seq.decode`."""
         num, device = tgt_in.shape[1], tgt_in.device
         x = self._embed(self.tgt_embedding, self.tgt_positions, tgt_in)
-        bias = causal_bias(num, device)
-        order = self.tgt_positions.order(0, num, device, bias)
-        order = order._replace(is_causal=order.bias is bias)
+        is_causal = device.type == "cuda" and self.tgt_positions.kind != "relative"
+        bias = None if is_causal else causal_bias(num, device)
+        order = self.tgt_positions.order(0, num, device, bias)._replace(is_causal=is_causal)
         weights = None
         for number, (layer, cross) in enumerate(zip(self.decoder, memory.cross, strict=True), start=1):
             last = number == len(self.decoder)

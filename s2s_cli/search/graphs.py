@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MOST = 8  # recordings that are kept: each has the memory of a batch
+_MOST = 6  # recordings that are kept: each has the memory of a batch
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -30,8 +30,10 @@ class Recording:
     The number of a step, from 0, is all else that `step` may depend on: no number of the batch may come to the host.
     """
 
-    def __init__(self, at: Any, begin: list[Tensor], step: Callable[[Any, int], tuple[Any, ...]]) -> None:
-        self._at, self._begin, self._step = at, begin, step
+    def __init__(
+        self, key: Hashable, at: Any, begin: list[Tensor], step: Callable[[Any, int], tuple[Any, ...]]
+    ) -> None:
+        self.key, self._at, self._begin, self._step = key, at, begin, step
         self._steps: list[tuple[torch.cuda.CUDAGraph, tuple[Any, ...]]] = []
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
@@ -42,39 +44,52 @@ class Recording:
     def __call__(self, number: int) -> tuple[Any, ...]:
         """The results of step `number`, all before it being done: tensors that hold them until this step is taken again."""
         if number == len(self._steps):
-            graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-            self._stream.wait_stream(now)
-            with torch.cuda.stream(self._stream):
-                graph.capture_begin(self._pool, capture_error_mode="thread_local")
-                try:
-                    self._at, *results = self._step(self._at, number)
-                finally:
-                    graph.capture_end()
-            now.wait_stream(self._stream)
-            self._steps.append((graph, tuple(results)))
+            self._steps.append(self._record(number))
         graph, found = self._steps[number]
         graph.replay()
         return found
 
+    def _record(self, number: int) -> tuple[torch.cuda.CUDAGraph, tuple[Any, ...]]:
+        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            try:
+                graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                self._at, *results = self._step(self._at, number)
+            finally:  # a signal may come at any time
+                if torch.cuda.is_current_stream_capturing():
+                    graph.capture_end()
+        now.wait_stream(self._stream)
+        return graph, tuple(results)
+
 
 class Recorder:
-    """Recordings by the shapes that they are of, the last few. The first batch of any shapes is not worth one."""
+    """Recordings by the shapes that they are of, the last few. The first batch of any shapes is not worth one.
+
+    A search takes a recording out and puts it back when all is well: no two have it at once, and one that was left in the midst
+    of a step is not met again.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[Hashable, Recording | None] = {}
+        self._seen: set[Hashable] = set()
+        self._kept: dict[Hashable, Recording] = {}
 
-    def find(self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]]) -> Recording | None:
+    def take(self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]]) -> Recording | None:
         """A recording that begins with `start`: where a search is, and whatever else `step` reads. None for new shapes."""
         tensors = tensors_of(start)
         if tensors[0].device.type != "cuda":
             return None
         key: Hashable = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-        seen, recording = key in self._seen, self._seen.pop(key, None)
+        recording = self._kept.pop(key, None)
         if recording is not None:
             recording.begin(tensors)
-        elif seen:
-            recording = Recording(start[0], tensors, step)
-        self._seen[key] = recording
-        for oldest in [key for key, one in self._seen.items() if one is not None][:-_MOST]:
-            del self._seen[oldest]
+        elif key in self._seen:
+            recording = Recording(key, start[0], tensors, step)
+        self._seen.add(key)
         return recording
+
+    def put(self, recording: Recording) -> None:
+        """Keep it for the next batch of its shapes; the one that was needed longest ago may go."""
+        self._kept[recording.key] = recording
+        for oldest in list(self._kept)[:-_MOST]:
+            self._kept.pop(oldest, None)

@@ -52,7 +52,9 @@ def penalise_repetition(logp: Tensor, prefix: Tensor, factor: float, exempt: Ten
     """
     said = prefix.view(*logp.shape[:2], -1)  # [b, K, T]
     values = logp.gather(2, said)
-    logp.scatter_(2, said, torch.where(torch.isin(said, exempt), values, values * factor))  # the same for doubles
+    logp.scatter_(
+        2, said, torch.where(_among(said, exempt, logp.shape[2]), values, values * factor)
+    )  # the same for doubles
 
 
 def no_repeat_ngram(logp: Tensor, prefix: Tensor, size: int, exempt: Tensor, never: int) -> None:
@@ -67,8 +69,13 @@ def no_repeat_ngram(logp: Tensor, prefix: Tensor, size: int, exempt: Tensor, nev
     last = said[:, :, said.shape[2] - size + 1 :]  # what the next piece would complete
     again = (windows[..., :-1] == last[:, :, None]).all(dim=3)
     if exempt.numel():
-        again &= ~torch.isin(windows, exempt).any(dim=3)
+        again &= ~_among(windows, exempt, logp.shape[2]).any(dim=3)
     logp.scatter_(2, torch.where(again, windows[..., -1], never), -torch.inf)
+
+
+def _among(ids: Tensor, pieces: Tensor, vocab: int) -> Tensor:
+    """Whether each of `ids` is one of `pieces` [P]; where these are many, `torch.isin` would have the host wait for a device."""
+    return torch.zeros(vocab, dtype=torch.bool, device=ids.device).index_fill_(0, pieces, True)[ids]
 
 
 def ban_completions(logp: Tensor, prefix: Tensor, completing: Callable[[list[int]], list[int]]) -> None:

@@ -196,8 +196,8 @@ def search(
 
     `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
-    With a `recorder` no sentence leaves the batch before all are done, and steps of shapes that have been here before are
-    replayed; all searches that share one differ in nothing but memory and limits.
+    With a `recorder`, steps of shapes that have been here before are replayed; then no sentence leaves the batch before all are
+    done. All searches that share one differ in nothing but memory and limits.
 
     A sentence ends when no live hypothesis can still beat its `num_best` finished ones, provably: the value of a
     hypothesis never rises, since a log-probability is at most 0 and so is what the rules make of it; the length penalty
@@ -216,17 +216,18 @@ def search(
     at = _At(sentences, live, totals, tokens)
     loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None] * num_rows)
     alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)
-    stays = recorder is not None and rules.limits is not None
-    replay = recorder.find((at, rules.limits), loop.step) if recorder is not None and stays else None
+    replay = recorder.take((at, rules.limits), loop.step) if recorder is not None and rules.limits is not None else None
     while alive.numbers and len(records) <= longest_output:
-        if replay is not None:
-            record, improves = replay(len(records))
+        if replay is None:
+            at, record, _ = loop.step(at, len(records), alive)
         else:
-            at, record, improves = loop.step(at, len(records), None if stays else alive)
-        if stays:
+            record, improves = replay(len(records))
             alive.leaving(improves, together=True)
         records.append(record)
-    return assemble(records, num_best, memory.mask.sum(dim=1).tolist())
+    found = assemble(records, num_best, memory.mask.sum(dim=1).tolist())
+    if recorder is not None and replay is not None:
+        recorder.put(replay)
+    return found
 
 
 class _Alive:

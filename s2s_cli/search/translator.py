@@ -27,7 +27,7 @@ from s2s_cli.files import sha256
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.layers import lanes
 from s2s_cli.models.pack import pack
-from s2s_cli.runtime import Runtime
+from s2s_cli.runtime import Runtime, is_out_of_memory
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
 from s2s_cli.search.arguments import as_many, check_kind, texts
 from s2s_cli.search.forced import force, force_at_once
@@ -38,8 +38,8 @@ from s2s_cli.search.output import Output, join
 from s2s_cli.search.phrases import specials_for
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.sentences import Span, split
-from s2s_cli.search.strategies import Hypothesis, Limits, beam_search, limits_for
-from s2s_cli.search.workers import Workers, batched
+from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
+from s2s_cli.search.workers import Workers, batched, in_few_shapes
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
@@ -170,7 +170,7 @@ class Translator:
         weights: list[float] | None = None,
     ) -> None:
         self.model = Ensemble([pack(model, runtime.dtype) for model in models], weights)
-        self.recorders: dict[tuple[int, bool, bool], Recorder] = {}
+        self.recorders: dict[tuple[int, bool, bool], Recorder] | None = None if runtime.device.type == "cpu" else {}
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
         searcher = copy.copy(self)  # not this object itself, which would then live for as long as its processes
@@ -243,7 +243,10 @@ class Translator:
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
         budget = self.settings.search_tokens or SEARCH_TOKENS[self.runtime.device.type]
-        batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
+        if self.runtime.device.type == "cpu":
+            batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
+        else:
+            batches = in_few_shapes(places, lambda i: lanes(_length(units[i]) + 1), budget, rows)
         scores = scores or judge is not None or settings.nbest > 1
         for number, hypotheses in self.workers.each(
             [([units[i] for i in batch], settings, scores) for batch in batches]
@@ -306,17 +309,22 @@ class Translator:
 
     def _search(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         """The hypotheses of a batch, by the strategy that the settings ask for."""
+        try:
+            return self._found(units, settings, scores)
+        except RuntimeError as error:
+            if not self.recorders or not is_out_of_memory(error):
+                raise
+        self.recorders = None  # which hold memory themselves
+        torch.cuda.empty_cache()
+        return self._found(units, settings, scores)
+
+    def _found(self, units: list[_Unit], settings: TranslateSettings, scores: bool) -> list[list[Hypothesis]]:
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
-        attention, on_cpu = settings.align != "no", device.type == "cpu"
-        searches = units[0].line.tgt is None and not settings.samples
-        rows, limits = [unit.ids for unit in units], limits_for([len(unit.ids) for unit in units], self.settings)
-        if searches and not on_cpu:  # few shapes, so that steps are recorded: more rows, whose outputs end at once
-            more = _roomy(len(units)) - len(units)
-            rows, limits = rows + [[]] * more, Limits(limits.min_len + [0] * more, limits.max_len + [0] * more)
-        src_len = torch.tensor([len(ids) + 1 for ids in rows])
-        src = pad_sequence([torch.tensor([*ids, eos]) for ids in rows], batch_first=True, padding_value=pad)
-        if searches and not on_cpu:
+        src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
+        src = pad_sequence([torch.tensor([*unit.ids, eos]) for unit in units], batch_first=True, padding_value=pad)
+        if self.recorders is not None:
             src = F.pad(src, (0, lanes(src.shape[1]) - src.shape[1]), value=pad)
+        attention = settings.align != "no"
         with torch.inference_mode():
             memory = self.model.encode(src.to(device), src_len)
             state, step, specials = self.model.start(memory), self.model.step, self.specials
@@ -325,18 +333,17 @@ class Translator:
                 if attention or self.settings.coverage_penalty or max(map(len, given)) > _AT_ONCE:
                     return [[one] for one in force(step, memory, state, given, *rest, attention)]
                 return [[one] for one in force_at_once(self.model, memory, given, *rest)]
+            limits = limits_for([len(unit.ids) for unit in units], self.settings)
             prefixes = [unit.prefix for unit in units] if any(unit.prefix for unit in units) else None
             if settings.samples:
                 seeds = [_seed(settings.seed, unit) for unit in units]
                 return sample(
                     step, memory, state, limits, specials, self.settings, seeds, settings.samples, attention, prefixes
                 )
-            if prefixes is not None:
-                prefixes += [[]] * (len(rows) - len(units))
-            how = (settings.nbest, attention, prefixes, scores)
-            recorder = None if on_cpu else self.recorders.setdefault((settings.nbest, attention, scores), Recorder())
-            found = beam_search(step, memory, state, limits, specials, self.settings, *how, recorder)
-            return found[: len(units)]
+            how = (settings.nbest, attention, scores)
+            recorder = None if self.recorders is None else self.recorders.setdefault(how, Recorder())
+            more = (settings.nbest, attention, prefixes, scores, recorder)
+            return beam_search(step, memory, state, limits, specials, self.settings, *more)
 
     def _outputs(
         self, unit: _Unit, hypotheses: list[Hypothesis], settings: TranslateSettings, judge: Utility | None
@@ -373,12 +380,6 @@ def _links(src: Vocab, tgt: Vocab, unit: _Unit, hypothesis: Hypothesis, between:
         words = words_of(src, unit.ids, unit.head + unit.line.src[start:end])
         links = word_links(hypothesis.attention, words, words_of(tgt, hypothesis.ids))
     return [(place if place < head else place - head + offset, at) for place, at in links]
-
-
-def _roomy(num: int) -> int:
-    """`num` rows, and as many more as make one of few numbers: a power of two, or half as much again."""
-    power = 1 << (num - 1).bit_length()
-    return power * 3 // 4 if num <= power * 3 // 4 and power > 2 else power
 
 
 def _length(unit: _Unit) -> int:

@@ -116,3 +116,17 @@ def batched(
     if num > workers:
         num = -(-num // workers) * workers
     return cut(bisect_left(range(budget), True, key=lambda size: len(cut(size)) <= num))  # the smallest that is enough
+
+
+def in_few_shapes(places: Sequence[int], length: Callable[[int], int], budget: int, rows: int) -> list[list[int]]:
+    """`batched` for a device that replays batches of shapes which it has met: as many rows for each length, a power of two or
+    half as much again. Only the last batch may have fewer.
+    """
+    batches, begin = [], 0
+    while begin < len(places):
+        most = max(1, budget // (length(places[begin]) * rows))
+        power = 1 << (most.bit_length() - 1)
+        size = power * 3 // 2 if most >= power * 3 // 2 else power
+        batches.append(list(places[begin : begin + size]))
+        begin += size
+    return batches

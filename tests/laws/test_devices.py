@@ -10,9 +10,11 @@ import pytest
 import torch
 from grid import BOS, EOS, GRID, PAD, Case, batch_of, pad, sentences
 from pretended_cuda import There, pretended_cuda
+from torch import nn
 
 from s2s_cli.config import SearchSettings
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.pack import pack
 from s2s_cli.search.hypotheses import Hypothesis
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
@@ -49,6 +51,26 @@ def test_a_gpu_is_given_what_it_needs(case: Case) -> None:
             for ours, theirs in zip(found(there, "cuda", way), each, strict=True):
                 assert [h.ids for h in ours] == [h.ids for h in theirs]
                 assert all(math.isclose(a.logp, b.logp, rel_tol=1e-3) for a, b in zip(ours, theirs, strict=True))
+
+
+@torch.no_grad()
+@EACH
+def test_a_packed_model_has_operands_of_one_type(case: Case) -> None:
+    """In bf16, of which each product makes up to half a percent of error; search goes through whatever the model has."""
+    model = case.build()
+    with pretended_cuda():
+        there = pack(copy.deepcopy(model).to("cuda"), torch.bfloat16)
+        assert not any(isinstance(module, nn.Linear) for module in there.modules())
+        assert all(
+            math.isfinite(h.logp) for way in ("greedy", "beam") for one in found(there, "cuda", way) for h in one
+        )
+        logps = []
+        for each, device in ((model, "cpu"), (there, "cuda")):
+            src, src_len = pad(SRC)
+            memory = each.encode(src.to(device), src_len)
+            tokens = torch.full((len(SRC),), BOS).to(device)
+            logps.append(each.step(tokens, memory, each.start(memory)).logp.to("cpu"))
+    assert (logps[0] - logps[1]).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("way", ["greedy", "beam", "sampling"])

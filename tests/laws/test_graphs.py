@@ -3,18 +3,23 @@
 What a graph does is what its step did with the tensors of the first batch, once those of another batch stand in their places.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from grid import BOS, EOS, GRID, PAD, Case, pad, sentences
+from grid import BOS, EOS, GRID, PAD, VOCAB, Case, pad, sentences
+from pretended_cuda import pretended_cuda
 
 from s2s_cli.config import SearchSettings
 from s2s_cli.models.base import Seq2Seq
+from s2s_cli.models.pack import pack
 from s2s_cli.search.graphs import Recorder, tensors_of
 from s2s_cli.search.hypotheses import Hypothesis
+from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Limits, Specials, beam_search
 
 EACH = pytest.mark.parametrize("case", GRID, ids=lambda case: case.name)
@@ -38,7 +43,7 @@ class StandIn(Recorder):
     def __init__(self) -> None:
         self.first: tuple[Any, list[torch.Tensor], Callable] | None = None
 
-    def find(self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]]) -> Any:
+    def take(self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]]) -> Any:
         if self.first is None:
             self.first = start[0], tensors_of(start), step
         at, begin, step = self.first
@@ -52,6 +57,9 @@ class StandIn(Recorder):
 
         return replay
 
+    def put(self, recording: Any) -> None:
+        pass
+
 
 def width() -> int:
     """The longest source of all batches and its end: shapes are alike."""
@@ -60,19 +68,27 @@ def width() -> int:
 
 @torch.no_grad()
 def found(
-    model: Seq2Seq, number: int, device: str, recorder: Recorder | None, options: dict[str, Any], attention: bool
+    model: Seq2Seq | Ensemble,
+    number: int,
+    device: str,
+    recorder: Recorder | None,
+    options: dict[str, Any],
+    attention: bool,
 ) -> list[list[Hypothesis]]:
     batch, limits = BATCHES[number]
     src, src_len = pad(batch, width() - max(map(len, batch)))
     memory = model.encode(src.to(device), src_len)
     if not options.keys() & {"min_len", "min_len_ratio"}:
         limits = Limits([0] * len(batch), limits.max_len)
-    settings, specials = SearchSettings(**options), Specials(BOS, EOS, banned=(PAD, BOS), may_repeat=(5,))
-    rest = (limits, specials, settings, 1, attention)
+    settings, specials = (
+        SearchSettings(**options),
+        Specials(BOS, EOS, banned=(PAD, BOS), may_repeat=tuple(range(5, VOCAB, 2))),
+    )
+    rest = (limits, specials, settings, settings.beam // 2 or 1, attention)
     return beam_search(model.step, memory, model.start(memory), *rest, recorder=recorder)
 
 
-def held(model: Seq2Seq, device: str, recorder: Recorder, options: dict[str, Any], attention: bool) -> None:
+def held(model: Seq2Seq | Ensemble, device: str, recorder: Recorder, options: dict[str, Any], attention: bool) -> None:
     """Three batches twice over, replayed and computed."""
     for number in (0, 1, 2, 0, 1, 2):
         ours = found(model, number, device, recorder, options, attention)
@@ -103,17 +119,86 @@ def test_a_search_of_graphs_finds_the_same(case: Case) -> None:
         if looks(case) or "coverage_penalty" not in options:
             recorder = Recorder()
             held(there, "cuda", recorder, options, looks(case))
-            assert any(recording is not None for recording in recorder._seen.values())
+            assert recorder._kept
+
+
+@pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
+def test_a_replayed_ensemble_finds_the_same(options: dict[str, Any]) -> None:
+    members = [
+        next(case.build() for case in GRID if case.shared and case.name.startswith(name)) for name in ("tra", "rnn")
+    ]
+    held(Ensemble(members), "cpu", StandIn(), options, attention=False)
 
 
 @CUDA
-def test_few_recordings_are_kept() -> None:
-    model, recorder = copy.deepcopy(GRID[0].build()).cuda(), Recorder()
-    for extra in (*range(12), *range(12)):
-        batch, limits = BATCHES[0]
-        src, src_len = pad(batch, extra)
-        with torch.no_grad():
-            memory = model.encode(src.cuda(), src_len)
-            rest = (limits, Specials(BOS, EOS, banned=(PAD, BOS)), SearchSettings(beam=1))
-            beam_search(model.step, memory, model.start(memory), *rest, recorder=recorder)
-    assert sum(recording is not None for recording in recorder._seen.values()) <= 8
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@EACH
+def test_a_packed_model_of_graphs_finds_the_same(case: Case, dtype: torch.dtype) -> None:
+    there = pack(copy.deepcopy(case.build()).cuda(), dtype)
+    for options in OPTIONS[:2]:
+        with torch.inference_mode():
+            held(there, "cuda", Recorder(), options, attention=False)
+
+
+class Graph:
+    """What a recording wants of CUDA, where there is none; what is recorded is computed once, and left so."""
+
+    capturing = False
+
+    def capture_begin(self, *_: object, **__: object) -> None:
+        Graph.capturing = True
+
+    def capture_end(self) -> None:
+        Graph.capturing = False
+
+    def replay(self) -> None:
+        assert not Graph.capturing
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    for name in ("graph_pool_handle", "Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: Graph.capturing)
+
+
+def taken(recorder: Recorder, size: int, step: Callable = lambda at, number: (at, number)) -> Any:
+    """As a search on CUDA takes one out: `There` only says that it lies there."""
+    with pretended_cuda():
+        return recorder.take((torch.zeros(size).to("cuda"), ()), step)
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.skipif(torch.backends.cuda.is_built(), reason="a build of torch with CUDA asks its driver")
+def test_a_recording_is_made_of_what_comes_again_and_is_had_by_one() -> None:
+    recorder = Recorder()
+    assert taken(recorder, 3) is None
+    first = taken(recorder, 3)
+    assert [first(number) for number in range(3)] == [(0,), (1,), (2,)]
+    assert taken(recorder, 3) not in (None, first)  # one that is being used is nobody else's
+    recorder.put(first)
+    assert taken(recorder, 3) is first
+    for size in (*range(1, 20), *range(1, 20)):
+        if (recording := taken(recorder, size)) is not None:
+            recorder.put(recording)
+    assert [len(recording._begin[0]) for recording in recorder._kept.values()] == list(range(14, 20))
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.skipif(torch.backends.cuda.is_built(), reason="a build of torch with CUDA asks its driver")
+def test_a_step_that_fails_leaves_no_capture_and_no_recording() -> None:
+    def step(at: torch.Tensor, number: int) -> tuple[torch.Tensor, int]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return at, number
+
+    recorder = Recorder()
+    taken(recorder, 3)
+    recording = taken(recorder, 3, step)
+    recording(0)
+    with pytest.raises(KeyboardInterrupt):
+        recording(1)
+    assert not Graph.capturing
+    assert not recorder._kept

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretended_cuda import pretended_cuda
 from samples import MODEL, random_model, sentences
 
 from s2s_cli.checkpoint.bundle import save_bundle, weights_of
@@ -18,6 +19,7 @@ from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, Trans
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.runtime import Runtime
+from s2s_cli.search.graphs import Recorder
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
@@ -26,6 +28,7 @@ from s2s_cli.search.translate import _identity, translate
 from s2s_cli.search.translator import Line, Seen, Translator, _links
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
+GPU = Runtime(torch.device("cuda"), torch.float32)
 ON_CPU = RuntimeSettings(device="cpu", precision="fp32")
 LINES = [src for src, _ in sentences(40, seed=5)]
 BLANK = ["", " ", "\t", "\u00a0\u3000", "\u2028"]
@@ -57,6 +60,46 @@ def test_any_batches_any_order(vocabs: Vocabs) -> None:
     random.Random(1).shuffle(order)
     assert translator(vocabs).translate([LINES[i] for i in order]) == [expected[i] for i in order]
     assert best(translator(vocabs).search(LINES, wanted(flush_every=7))) == expected
+
+
+@pytest.mark.skipif(torch.backends.cuda.is_built(), reason="a build of torch with CUDA asks its driver")
+@pytest.mark.parametrize("search_tokens", [60, 10_000])
+def test_a_gpu_gives_the_same_lines(vocabs: Vocabs, search_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With batches of few shapes, and sources that are padded; blank lines and prefixes among them."""
+    lines = [*LINES[:9], "", *LINES[9:]]
+    settings, prefixes = TranslateSettings(nbest=2), ["der", "", *[""] * (len(lines) - 2)]
+    expected = translator(vocabs)
+    shapes = []
+    monkeypatch.setattr(Recorder, "take", lambda _self, start, _step: shapes.append(start[0].tokens.shape))
+    with pretended_cuda():
+        there = [random_model(vocabs).to("cuda")]
+        tool = Translator.of(there, vocabs, expected.settings.model_copy(update={"search_tokens": search_tokens}), GPU)
+        assert tool.translate(lines) == expected.translate(lines)
+        found = tool.search(lines, settings, prefixes)
+    assert [[o.text for o in one] for one in found] == [
+        [o.text for o in one] for one in expected.search(lines, settings, prefixes)
+    ]
+    assert len(set(shapes)) <= 8
+
+
+def test_recordings_go_before_the_search_fails_for_memory(vocabs: Vocabs, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool, expected = translator(vocabs), translator(vocabs).translate(LINES)
+    search, with_recordings = Translator._found, []
+
+    def found(self: Translator, *arguments: object) -> object:
+        with_recordings.append(self.recorders is not None)
+        if self.recorders is not None:
+            self.recorders["some"] = None
+            raise torch.OutOfMemoryError("too much")
+        return search(self, *arguments)
+
+    monkeypatch.setattr(Translator, "_found", found)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    tool = translator(vocabs, search_tokens=60)
+    tool.workers.num, tool.workers._work.__self__.recorders = 1, {}
+    assert tool.translate(LINES) == expected
+    assert with_recordings[:3] == [True, False, False]
+    assert sum(with_recordings) == 1
 
 
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)])

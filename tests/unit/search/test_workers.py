@@ -9,6 +9,8 @@ import time
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import random_model, sentences
 
 from s2s_cli.config import SearchSettings, TranslateSettings
@@ -16,7 +18,7 @@ from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import ConfigError, S2SError
 from s2s_cli.runtime import Runtime
 from s2s_cli.search.translator import Translator
-from s2s_cli.search.workers import Workers, batched
+from s2s_cli.search.workers import Workers, batched, in_few_shapes
 from s2s_cli.worker import signals_wait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -147,3 +149,21 @@ def test_a_signal_waits_for_the_end_of_a_fork() -> None:
         assert heard[2:] == [0], "other threads have no handlers, and may fork too"
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@given(st.lists(st.integers(1, 60), max_size=300), st.sampled_from([1, 2, 5]), st.sampled_from([64, 700, 4096]))
+def test_batches_of_few_shapes(lengths: list[int], rows: int, budget: int) -> None:
+    """Each place once, in order, within the budget; but for the last, as many for each length of the first."""
+    lengths.sort(reverse=True)
+    batches = in_few_shapes(range(len(lengths)), lengths.__getitem__, budget, rows)
+    assert [i for batch in batches for i in batch] == list(range(len(lengths)))
+    sizes: dict[int, int] = {}
+    for batch in batches[:-1]:
+        longest = lengths[batch[0]]
+        assert len(batch) * longest * rows <= budget or len(batch) == 1
+        assert len(batch) * 2 * longest * rows > budget
+        assert sizes.setdefault(longest, len(batch)) == len(batch)
+        assert len(batch) in {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256}
+    if batches:
+        longest = lengths[batches[-1][0]]
+        assert len(batches[-1]) == 1 or len(batches[-1]) * longest * rows <= budget

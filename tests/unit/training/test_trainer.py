@@ -1,5 +1,6 @@
 """The loop: what an update is, and what a signal does to a validation."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings
+from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings, TransformerSettings
 from s2s_cli.data.dataset import Dataset
 from s2s_cli.data.loader import collate
 from s2s_cli.data.preprocess import preprocess
@@ -27,7 +28,7 @@ from s2s_cli.training import trainer as trainer_module
 from s2s_cli.training.hold import hold_to
 from s2s_cli.training.log import Log
 from s2s_cli.training.state import Checkpoints, Progress
-from s2s_cli.training.train import _fresh_learner, _with_source_cut, train
+from s2s_cli.training.train import _check_kernels, _fresh_learner, _with_source_cut, train
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import Validation, samples
 
@@ -381,3 +382,25 @@ def test_more_processes_than_tensors_that_learn_cannot_share_the_optimizer(home:
     settings = config(home, Path("run"), shard_optimizer=True)
     with pytest.raises(ConfigError, match="fewer tensors learn than there are processes"):
         _fresh_learner(settings, dataset, replace(CPU, world=999))
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "model", "refusal"),
+    [
+        ("cuda", {"deterministic": True}, {"head": "copy", "coverage": True}, "coverage and average attention"),
+        ("cuda", {"deterministic": True}, {"autoregression": "aan"}, "coverage and average attention"),
+        ("cuda", {"deterministic": True, "compile": True}, {}, "other kernels each time"),
+        ("cuda", {"compile": True}, {}, "needs a C compiler"),
+        ("cpu", {"compile": True}, {}, "is for CUDA devices"),
+        ("cpu", {"deterministic": True}, {"autoregression": "aan"}, None),
+        ("cuda", {"deterministic": True}, {}, None),
+    ],
+)
+def test_kernels_that_are_not_there_are_refused(
+    device: str, asked: dict, model: dict, refusal: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    settings = Config(model=TransformerSettings(**model), runtime=RuntimeSettings(**asked))
+    with contextlib.nullcontext() if refusal is None else pytest.raises(ConfigError, match=refusal):
+        _check_kernels(settings, Runtime(torch.device(device), torch.float32))

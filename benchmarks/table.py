@@ -203,14 +203,18 @@ def gpu_decode(results: dict[str, Result]) -> list[str]:
 
 def gpu_attention(results: dict[str, Result]) -> list[str]:
     """Kernels of attention beside each other, forwards and back."""
-    rows = [row for result in results.values() if result["benchmark"] == "gpu_attention" for row in result["rows"]]
-    kernels = list(dict.fromkeys(row["kernel"] for row in rows))
-    lines = [f"| sentences | heads | positions | hides | {' | '.join(f'{name}, ms' for name in kernels)} |"]
-    lines.append("| --- | --- | --- | --- |" + " --- |" * len(kernels))
-    for case in dict.fromkeys((row["rows"], row["heads"], row["positions"], row["hides"]) for row in rows):
-        here = [row for row in rows if (row["rows"], row["heads"], row["positions"], row["hides"]) == case]
-        times = [next((f"{row['ms']:.2f}" for row in here if row["kernel"] == name), "") for name in kernels]
-        lines.append(f"| {' | '.join(map(str, (*case, *times)))} |")
+    found = [result for result in results.values() if result["benchmark"] == "gpu_attention"]
+    kernels = list(dict.fromkeys(row["kernel"] for result in found for row in result["rows"]))
+    lines = [f"| card | sentences | heads | positions | hides | {' | '.join(f'{name}, ms' for name in kernels)} |"]
+    lines.append("| --- | --- | --- | --- | --- |" + " --- |" * len(kernels))
+    for result in found:
+        times: dict[tuple, dict[str, str]] = {}
+        for row in result["rows"]:
+            case = (row["rows"], row["heads"], row["positions"], row["hides"])
+            times.setdefault(case, {})[row["kernel"]] = f"{row['ms']:.2f}"
+        for case, here in times.items():
+            cells = [result["card"].removeprefix("NVIDIA "), *case, *(here.get(name, "") for name in kernels)]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 

@@ -221,9 +221,10 @@ def available_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for it on accelerators, and messages on CPU and of cuBLAS."""
+    """torch has a class for it on accelerators, and messages on CPU, of cuBLAS and of CUDA itself."""
     return isinstance(error, torch.OutOfMemoryError) or any(
-        name in str(error) for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
+        name in str(error)
+        for name in ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
     )
 
 

@@ -5,14 +5,18 @@ writes lies in fixed places, so that a recording serves inputs of the same shape
 This room knows values made of tensors, and a function from one to the next; no model, and nothing of what is searched.
 """
 
+import contextlib
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _MOST = 6  # recordings that are kept: each has the memory of a batch
+_LOCK = threading.Lock()  # a process can make one at a time
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -35,7 +39,8 @@ class Recording:
     ) -> None:
         self.key, self._at, self._begin, self._step = key, at, begin, step
         self._steps: list[tuple[torch.cuda.CUDAGraph, tuple[Any, ...]]] = []
-        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()  # which cannot be done while a step is recorded
 
     def begin(self, tensors: list[Tensor]) -> None:
         """Start again, from other tensors of the same shapes."""
@@ -50,17 +55,26 @@ class Recording:
         return found
 
     def _record(self, number: int) -> tuple[torch.cuda.CUDAGraph, tuple[Any, ...]]:
-        graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        self._stream.wait_stream(now)
-        with torch.cuda.stream(self._stream):
+        graph, now, aside = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), _aside()
+        aside.wait_stream(now)
+        with _LOCK, torch.cuda.stream(aside):
             try:
                 graph.capture_begin(self._pool, capture_error_mode="thread_local")
                 self._at, *results = self._step(self._at, number)
-            finally:  # a signal may come at any time
+                graph.capture_end()
+            except BaseException:  # a signal may come at any time
                 if torch.cuda.is_current_stream_capturing():
-                    graph.capture_end()
-        now.wait_stream(self._stream)
+                    with contextlib.suppress(RuntimeError):
+                        graph.capture_end()
+                raise
+        now.wait_stream(aside)
         return graph, tuple(results)
+
+
+@cache
+def _aside() -> torch.cuda.Stream:
+    """Where steps are recorded: one place, since torch keeps what libraries work with for each for ever."""
+    return torch.cuda.Stream()
 
 
 class Recorder:
@@ -73,13 +87,18 @@ class Recorder:
     def __init__(self) -> None:
         self._seen: set[Hashable] = set()
         self._kept: dict[Hashable, Recording] = {}
+        self._gave_up = False
 
-    def take(self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]]) -> Recording | None:
-        """A recording that begins with `start`: where a search is, and whatever else `step` reads. None for new shapes."""
+    def take(
+        self, start: tuple[Any, Any], step: Callable[[Any, int], tuple[Any, ...]], how: Hashable = None
+    ) -> Recording | None:
+        """A recording that begins with `start`: where a search is, and whatever else `step` reads. None for new shapes. What
+        else steps depend on, `how` has.
+        """
         tensors = tensors_of(start)
-        if tensors[0].device.type != "cuda":
+        if tensors[0].device.type != "cuda" or self._gave_up:
             return None
-        key: Hashable = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        key: Hashable = (how, *((tensor.shape, tensor.dtype) for tensor in tensors))
         recording = self._kept.pop(key, None)
         if recording is not None:
             recording.begin(tensors)
@@ -89,7 +108,14 @@ class Recorder:
         return recording
 
     def put(self, recording: Recording) -> None:
-        """Keep it for the next batch of its shapes; the one that was needed longest ago may go."""
+        """Keep it for the next batch of its shapes; the one that was needed longest ago may go, and its shapes are new again."""
         self._kept[recording.key] = recording
         for oldest in list(self._kept)[:-_MOST]:
             self._kept.pop(oldest, None)
+            self._seen.discard(oldest)
+
+    def give_up(self) -> bool:
+        """Let go of all recordings and make no more, for want of memory; whether there was anything to let go of."""
+        had, self._gave_up = not self._gave_up, True
+        self._kept.clear()
+        return had

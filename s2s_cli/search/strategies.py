@@ -10,7 +10,7 @@ Letters in shapes, beside those of `models/base.py`: b sentences still searched,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -143,7 +143,7 @@ def beam_search(
         step = partial(step, normalize=False)
     totals = torch.zeros(len(limits.max_len), settings.beam, device=memory.mask.device)
     totals[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
-    rest = (limits, specials, settings, num_best, attention, prefixes, recorder)
+    rest = (limits, specials, settings, num_best, attention, prefixes, recorder, scores)
     return search(step, memory, state, best_continuations, totals, *rest)
 
 
@@ -191,13 +191,14 @@ def search(
     attention: bool,
     prefixes: list[list[int]] | None,
     recorder: Recorder | None = None,
+    how: Hashable = None,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best of what `choose` makes of K hypotheses a sentence, whose first values are `totals` [B, K].
 
     `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
     With a `recorder`, steps of shapes that have been here before are replayed; then no sentence leaves the batch before all are
-    done. All searches that share one differ in nothing but memory and limits.
+    done. All searches that share one differ in nothing but memory, limits, `num_best`, `attention`, and what `how` tells apart.
 
     A sentence ends when no live hypothesis can still beat its `num_best` finished ones, provably: the value of a
     hypothesis never rises, since a log-probability is at most 0 and so is what the rules make of it; the length penalty
@@ -216,7 +217,9 @@ def search(
     at = _At(sentences, live, totals, tokens)
     loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None] * num_rows)
     alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)
-    replay = recorder.take((at, rules.limits), loop.step) if recorder is not None and rules.limits is not None else None
+    replay = None
+    if recorder is not None and rules.limits is not None:
+        replay = recorder.take((at, rules.limits), loop.step, (num_best, attention, how))
     while alive.numbers and len(records) <= longest_output:
         if replay is None:
             at, record, _ = loop.step(at, len(records), alive)

@@ -170,7 +170,7 @@ class Translator:
         weights: list[float] | None = None,
     ) -> None:
         self.model = Ensemble([pack(model, runtime.dtype) for model in models], weights)
-        self.recorders: dict[tuple[int, bool, bool], Recorder] | None = None if runtime.device.type == "cpu" else {}
+        self.recorder = None if runtime.device.type == "cpu" else Recorder()
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)
         searcher = copy.copy(self)  # not this object itself, which would then live for as long as its processes
@@ -243,7 +243,7 @@ class Translator:
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
         budget = self.settings.search_tokens or SEARCH_TOKENS[self.runtime.device.type]
-        if self.runtime.device.type == "cpu":
+        if self.recorder is None or settings.samples or (units and units[0].line.tgt is not None):
             batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
         else:
             batches = in_few_shapes(places, lambda i: lanes(_length(units[i]) + 1), budget, rows)
@@ -312,9 +312,8 @@ class Translator:
         try:
             return self._found(units, settings, scores)
         except RuntimeError as error:
-            if not self.recorders or not is_out_of_memory(error):
+            if self.recorder is None or not is_out_of_memory(error) or not self.recorder.give_up():
                 raise
-        self.recorders = None  # which hold memory themselves
         torch.cuda.empty_cache()
         return self._found(units, settings, scores)
 
@@ -322,7 +321,7 @@ class Translator:
         eos, pad, device = self.vocabs.src.eos, self.vocabs.src.pad, self.runtime.device
         src_len = torch.tensor([len(unit.ids) + 1 for unit in units])
         src = pad_sequence([torch.tensor([*unit.ids, eos]) for unit in units], batch_first=True, padding_value=pad)
-        if self.recorders is not None:
+        if self.recorder is not None and not settings.samples and units[0].line.tgt is None:
             src = F.pad(src, (0, lanes(src.shape[1]) - src.shape[1]), value=pad)
         attention = settings.align != "no"
         with torch.inference_mode():
@@ -340,10 +339,8 @@ class Translator:
                 return sample(
                     step, memory, state, limits, specials, self.settings, seeds, settings.samples, attention, prefixes
                 )
-            how = (settings.nbest, attention, scores)
-            recorder = None if self.recorders is None else self.recorders.setdefault(how, Recorder())
-            more = (settings.nbest, attention, prefixes, scores, recorder)
-            return beam_search(step, memory, state, limits, specials, self.settings, *more)
+            how = (settings.nbest, attention, prefixes, scores, self.recorder)
+            return beam_search(step, memory, state, limits, specials, self.settings, *how)
 
     def _outputs(
         self, unit: _Unit, hypotheses: list[Hypothesis], settings: TranslateSettings, judge: Utility | None

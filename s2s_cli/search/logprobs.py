@@ -52,9 +52,8 @@ def penalise_repetition(logp: Tensor, prefix: Tensor, factor: float, exempt: Ten
     """
     said = prefix.view(*logp.shape[:2], -1)  # [b, K, T]
     values = logp.gather(2, said)
-    logp.scatter_(
-        2, said, torch.where(_among(said, exempt, logp.shape[2]), values, values * factor)
-    )  # the same for doubles
+    spared = _among(said, exempt, logp.shape[2])
+    logp.scatter_(2, said, torch.where(spared, values, values * factor))  # the same for doubles
 
 
 def no_repeat_ngram(logp: Tensor, prefix: Tensor, size: int, exempt: Tensor, never: int) -> None:

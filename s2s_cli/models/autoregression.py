@@ -85,7 +85,7 @@ class Ssru(nn.Module):
         for f, new in zip(forget.unbind(1), fresh.unbind(1), strict=True):
             cell = torch.addcmul(new, f, cell)
             cells.append(cell)
-        return F.relu(torch.stack(cells, dim=1)), (cell,)
+        return F.relu(torch.stack(cells, dim=1)).to(x.dtype), (cell,)
 
 
 class AverageAttention(nn.Module):

@@ -17,7 +17,7 @@ from s2s_cli.config import ArchitectureSettings
 from s2s_cli.models.products import Linear, linear, suits, weight_grad
 
 CHUNK = 2**22  # logits held at once while computing the loss: 16 MiB in fp32, which stays in a CPU's caches
-_CHUNK_THERE = 2**26  # the same elsewhere, where fewer would leave a device idle: 256 MiB
+_CHUNK_THERE = 2**27  # the same elsewhere, where fewer would leave a device idle: 512 MiB
 _NOTHING = 1e-30  # for the logarithm of a probability that may be 0
 
 _OfLogits = Callable[[Tensor, Tensor, Tensor, bool], Tensor | None]

@@ -87,7 +87,39 @@ def embedding(num: int, dim: int, std: float | None = None) -> nn.Embedding:
 
 def norm(kind: str, dim: int) -> nn.Module:
     """`layer`: (x - mean) / deviation · g + b (Ba et al. 2016); `rms`: x / root mean square · g (Zhang and Sennrich 2019)."""
-    return nn.LayerNorm(dim) if kind == "layer" else nn.RMSNorm(dim, eps=1e-5)
+    return LayerNorm(dim) if kind == "layer" else RMSNorm(dim, eps=1e-5)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, which gives what is of the type of its input under autocast too; inside it computes in fp32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """As `LayerNorm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+def as_products(x: Tensor) -> Tensor:
+    """`x` in the type of matrix products, if that is bf16 and the device a GPU: what passes memory most often is half as large.
+
+    fp16, whose largest number is 65,504, is too small for the sum of many layers.
+    """
+    device = x.device.type
+    halves = device == "cuda" and torch.is_autocast_enabled(device)
+    return x.bfloat16() if halves and torch.get_autocast_dtype(device) == torch.bfloat16 else x
 
 
 def xavier(*linears: nn.Linear) -> None:
@@ -126,7 +158,7 @@ def lanes(num: int) -> int:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
-    """Attention in plain products: q [B, H, T, d], already divided by √d, k and v [B, G, S, d] -> ([B, H, T, d], weights).
+    """Attention in plain products: q [B, H, T, d], scaled already, k and v [B, G, S, d] -> ([B, H, T, d], weights).
 
     Query heads h·H/G to (h+1)·H/G - 1 read key head h: they stand as positions of one head, so that it is not copied.
     """
@@ -194,13 +226,16 @@ class Attention(nn.Module):
         """x [B, T, D] -> queries [B, H, T, d], keys and values [B, G, T, d]."""
         if self.qkv is None:
             return self.queries(x), *self.keys_values(x)
-        heads = split_heads(self.qkv(x), self.heads + 2 * self.kv_heads)  # whose queries are scaled
+        heads = split_heads(self.qkv(x), self.heads + 2 * self.kv_heads)
         q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         return q, k, v
 
     def queries(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> [B, H, T, d], divided by √d."""
-        q = split_heads(self.q(x), self.heads)
+        """x [B, T, D] -> [B, H, T, d]."""
+        return split_heads(self.q(x), self.heads)
+
+    def scaled(self, q: Tensor) -> Tensor:
+        """Queries as `attend` of this file wants them: divided by √d, if they are not yet."""
         return q if self.scale == 1.0 else q * self.scale
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,13 +255,16 @@ class Attention(nn.Module):
                 k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
             few = self.training and q.shape[2] * k.shape[2] <= _FEW_SCORES
             with sdpa_kernel(_SHORT) if few else nullcontext():
-                x = F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal, scale=1.0)
+                x = F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal, scale=self.scale)
             return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.
-        return self.out(join_heads(attend(q, *kv, bias, self.dropout)[0]))
+        return self.out(join_heads(attend(self.scaled(q), *kv, bias, self.dropout)[0]))
 
     def attend_with_weights(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `attend`, and the attention weights, before dropout, as their mean over the heads [B, T, S]."""
+        return self._with_weights(self.scaled(q), kv, bias)
+
+    def _with_weights(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None) -> tuple[Tensor, Tensor]:
         x, weights = attend(q, *kv, bias, self.dropout)
         return self.out(join_heads(x)), weights.float().mean(dim=1)
 
@@ -249,6 +287,7 @@ class CoverageAttention(Attention):
 
         `covered` [B, T, S] is the coverage before it; None where the T positions follow each other from the first on.
         """
+        q = self.scaled(q)
         plain = attend(q, *kv, bias, None)[1].float().mean(dim=1)
         if covered is None:
             after = plain.cumsum(dim=1)
@@ -256,7 +295,7 @@ class CoverageAttention(Attention):
         else:
             after = covered + plain
         strength = (q * self.coverage).sum(dim=-1, keepdim=True)  # [B, H, T, 1]
-        x, weights = self.attend_with_weights(q, kv, bias + strength * covered[:, None])
+        x, weights = self._with_weights(q, kv, bias + strength * covered[:, None])
         return x, weights, after
 
 

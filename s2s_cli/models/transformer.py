@@ -25,6 +25,7 @@ from s2s_cli.models.layers import (
     CoverageAttention,
     Dropout,
     FeedForward,
+    as_products,
     causal_bias,
     embedding,
     lanes,
@@ -39,7 +40,7 @@ KeysValues = tuple[Tensor, Tensor]
 @dataclass(frozen=True)
 class TransformerMemory(Memory):
     """Encoder output, and what every target position needs of it: padding bias [B, 1, 1, S'], keys and values by layer, where
-    S' is `lanes(S)`.
+    S' is `lanes(S)`, or S in training on CUDA.
     """
 
     bias: Tensor
@@ -215,7 +216,7 @@ class Transformer(Seq2Seq):
     def _embed(self, table: nn.Embedding, positions: Positions, ids: Tensor, start: int = 0) -> Tensor:
         x = table(ids) * math.sqrt(self.settings.dim)
         vectors = positions.vectors(start, ids.shape[1], ids.device)
-        return self.dropout(x if vectors is None else x + vectors)
+        return as_products(self.dropout(x if vectors is None else x + vectors))
 
     def _is_left_out(self, last: bool = False) -> bool:
         """Whether training passes over a layer this time; never the `last` one of a decoder whose attention the head reads."""
@@ -232,11 +233,12 @@ class Transformer(Seq2Seq):
             if not self._is_left_out():
                 x = self._called(layer)(x, order)
         x = self.encoder_norm(x)
-        cross = tuple(
-            _filled(*layer.cross_attention.keys_values(x))  # type: ignore[union-attr, operator]
-            for layer in self.decoder
-        )
-        bias = F.pad(bias, (0, lanes(src.shape[1]) - src.shape[1]), value=-math.inf)
+        cross = tuple(layer.cross_attention.keys_values(x) for layer in self.decoder)  # type: ignore[union-attr, operator]
+        if not (
+            self.training and src.device.type == "cuda"
+        ):  # where each is read once, by a kernel that reads what is there
+            cross = tuple(_filled(*keys_values) for keys_values in cross)
+            bias = F.pad(bias, (0, lanes(src.shape[1]) - src.shape[1]), value=-math.inf)
         return TransformerMemory(states=x, mask=mask, src=src, bias=bias, cross=cross)
 
     def start(self, memory: TransformerMemory) -> TransformerState:

@@ -13,6 +13,7 @@ from torch import Tensor
 from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.heads import Attended
+from s2s_cli.models.layers import Dropout
 from s2s_cli.models.rnn import Rnn
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
@@ -271,3 +272,23 @@ def test_cuda_gives_what_the_cpu_gives(case: Case):
         memory = each.encode(batch.src.to(device), batch.src_len)
         found.append(stepwise(each, batch.tgt_in[:, :3].to(device), memory, each.start(memory)).cpu())
     torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EACH
+def test_cuda_learns_in_bf16_what_the_cpu_learns(case: Case):
+    """The loss, and the direction of its gradient, of the very pass that trains."""
+    batch, found = batch_of(SRC, TGT), []
+    for device in ("cpu", "cuda"):
+        model = copy.deepcopy(case.build()).to(device).train()
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.rate = 0.0
+        torch.manual_seed(1)  # by which layers are left out
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            total = model(batch.to(device), 0.1).total
+        total.backward()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        found.append((float(total), torch.cat([grad.flatten().cpu() for grad in grads])))
+    assert math.isclose(found[1][0], found[0][0], rel_tol=0.01)
+    assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.95

@@ -10,7 +10,7 @@ from torch import nn
 from s2s_cli.config import RnnSettings, TransformerSettings
 from s2s_cli.models.base import Seq2Seq, Sizes
 from s2s_cli.models.build import build_model
-from s2s_cli.models.layers import Dropout
+from s2s_cli.models.layers import Dropout, norm
 from s2s_cli.models.recurrent import Stack
 
 
@@ -90,6 +90,20 @@ def test_each_rate_of_the_transformer_is_met_where_it_says(autoregression, atten
 )
 def test_the_rate_of_the_rnn_is_met_where_it_says(more, times, monkeypatch):
     assert rates_met(RnnSettings(dim=8, emb_dim=8, dropout=0.2, **more), monkeypatch) == {0.2: times}
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_a_norm_gives_the_type_it_gets_and_computes_in_fp32(kind):
+    torch.manual_seed(1)
+    there, x = norm(kind, 64), torch.randn(30, 64) * 30
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.copy_(torch.randn(64).bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = there(x.bfloat16())
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), there(x.bfloat16().float()), atol=0.01, rtol=2**-7)
+    assert there(x).dtype == torch.float32
 
 
 def test_recurrent_layers_have_dropout_between_them():

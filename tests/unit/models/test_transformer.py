@@ -227,12 +227,12 @@ def test_coverage_attention_adds_a_vector_times_coverage_to_each_key():
     _, weights, after = block.attend_with_coverage(q, kv, bias, None)
     coverage = torch.zeros(2, 5)
     for t in range(4):
-        query, keys = q[:, :, t : t + 1], kv[0]
+        query, keys = block.scaled(q)[:, :, t : t + 1], kv[0]
         wanted = attend(query, keys + coverage[:, None, :, None] * block.coverage, kv[1], None, None)[1].mean(dim=1)
         torch.testing.assert_close(weights[:, t : t + 1], wanted)
         coverage = coverage + attend(query, *kv, None, None)[1].mean(dim=1)[:, 0]
         torch.testing.assert_close(after[:, t], coverage)
-    assert not torch.allclose(weights, attend(q, *kv, None, None)[1].mean(dim=1), atol=1e-3)
+    assert not torch.allclose(weights, attend(block.scaled(q), *kv, None, None)[1].mean(dim=1), atol=1e-3)
 
 
 def test_layers_are_left_out_at_their_rate_in_training_alone():

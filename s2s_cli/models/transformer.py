@@ -156,38 +156,6 @@ class DecoderLayer(nn.Module):
         return LayerOut(x, past, weights, coverage)
 
 
-class Encoder(nn.ModuleList):
-    """Layers one after the other."""
-
-    def forward(self, x: Tensor, order: Order, left_out: tuple[int, ...]) -> Tensor:
-        """x [B, S, D] -> [B, S, D], past the layers `left_out`, by number from 0."""
-        for number, layer in enumerate(self):
-            if number not in left_out:
-                x = layer(x, order)
-        return x
-
-
-class Decoder(nn.ModuleList):
-    """Layers one after the other, each with its keys and values of the memory."""
-
-    def forward(
-        self,
-        x: Tensor,
-        order: Order,
-        cross: tuple[KeysValues, ...],
-        cross_bias: Tensor,
-        attention: bool,
-        left_out: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor | None]:
-        """x [B, T, D] from the first position on -> [B, T, D], and if asked for, where the last layer attends [B, T, S']."""
-        weights = None
-        for number, (layer, keys_values) in enumerate(zip(self, cross, strict=True)):
-            if number not in left_out:
-                shows = attention and number == len(self) - 1
-                x, _, weights, _ = layer(x, None, order, keys_values, cross_bias, shows)
-        return x, weights
-
-
 def _filled(k: Tensor, v: Tensor) -> KeysValues:
     """Keys and values [B, G, S, d] with zeros up to `lanes(S)`, laid out anew: as they lay, each step would copy them."""
     extra = lanes(k.shape[2]) - k.shape[2]
@@ -212,9 +180,9 @@ class Transformer(Seq2Seq):
         self.src_embedding = self.tgt_embedding if tie == "all" else embedding(sizes.src, dim)
         self.head = build_head(settings, embedding(sizes.tgt, dim) if tie == "none" else self.tgt_embedding)
         self.dropout = Dropout(settings.dropout)
-        self.encoder = Encoder(EncoderLayer(settings) for _ in range(settings.encoder_layers))
+        self.encoder = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.encoder_layers))
         last = settings.decoder_layers - 1
-        self.decoder = Decoder(
+        self.decoder = nn.ModuleList(
             DecoderLayer(settings, settings.coverage and number == last) for number in range(settings.decoder_layers)
         )
         self.encoder_norm = norm(settings.normalization, dim) if settings.norm == "pre" else nn.Identity()
@@ -226,36 +194,34 @@ class Transformer(Seq2Seq):
             _scale_by_depth(self.decoder)
 
     def compile_layers(self) -> None:
-        """See `Seq2Seq.compile_layers`: one program for all layers of a side, for any number of rows and positions. Where the
-        model does not train, layers are called as they are.
+        """See `Seq2Seq.compile_layers`: one layer's program serves all of its kind, for any number of rows and positions. Where
+        the model does not train, layers are called as they are.
         """
         if self.settings.autoregression == "ssru":
             raise ConfigError(
                 "runtime.compile: a simple recurrent unit is another program for each length: leave it out"
             )
-        if self.settings.layer_drop:
-            raise ConfigError(
-                "runtime.compile: with model.layer_drop, each choice of layers is another program: leave it out"
-            )
         self.is_compiled = True
-        self.encoder.compile(dynamic=True)
-        self.decoder.compile(dynamic=True)
+        from torch._dynamo import config  # which takes a second
+
+        # Programs of a layer: with attention and without, for few scores and many, one row and more, with gradients and without.
+        config.cache_size_limit = 64
+        for layer in [*self.encoder, *self.decoder]:
+            layer.compile(dynamic=True)
         self.head.of_chunk = torch.compile(self.head.of_chunk, dynamic=True)
 
-    def _called(self, layers: nn.Module) -> Callable[..., Any]:
-        return layers.forward if self.is_compiled and not self.training else layers
+    def _called(self, layer: nn.Module) -> Callable[..., Any]:
+        return layer.forward if self.is_compiled and not self.training else layer
 
     def _embed(self, table: nn.Embedding, positions: Positions, ids: Tensor, start: int = 0) -> Tensor:
         x = table(ids) * math.sqrt(self.settings.dim)
         vectors = positions.vectors(start, ids.shape[1], ids.device)
         return as_products(self.dropout(x if vectors is None else x + vectors))
 
-    def _left_out(self, layers: nn.ModuleList, may_last: bool = True) -> tuple[int, ...]:
-        """Which layers training passes over this time; not the last, if it may not, as where the head reads its attention."""
-        rate, num = self.settings.layer_drop, len(layers) if may_last else len(layers) - 1
-        if not self.training or rate == 0.0:
-            return ()
-        return tuple(number for number in range(num) if torch.rand(()) < rate)
+    def _is_left_out(self, last: bool = False) -> bool:
+        """Whether training passes over a layer this time; never the `last` one of a decoder whose attention the head reads."""
+        rate = self.settings.layer_drop
+        return self.training and rate > 0.0 and not (last and self.head.reads_attention) and bool(torch.rand(()) < rate)
 
     def encode(self, src: Tensor, src_len: Tensor) -> TransformerMemory:
         """See `Seq2Seq.encode`; the decoder's keys and values over the memory are computed here, once a sentence."""
@@ -263,7 +229,10 @@ class Transformer(Seq2Seq):
         bias = padding_bias(mask)
         order = self.src_positions.order(0, src.shape[1], src.device, bias)
         x = self._embed(self.src_embedding, self.src_positions, src)
-        x = self.encoder_norm(self._called(self.encoder)(x, order, self._left_out(self.encoder)))
+        for layer in self.encoder:
+            if not self._is_left_out():
+                x = self._called(layer)(x, order)
+        x = self.encoder_norm(x)
         cross = tuple(layer.cross_attention.keys_values(x) for layer in self.decoder)  # type: ignore[union-attr, operator]
         if not (
             self.training and src.device.type == "cuda"
@@ -288,9 +257,12 @@ class Transformer(Seq2Seq):
         is_causal = device.type == "cuda" and self.tgt_positions.kind != "relative"
         bias = None if is_causal else causal_bias(num, device)
         order = self.tgt_positions.order(0, num, device, bias)._replace(is_causal=is_causal)
-        reads = self.head.reads_attention
-        left_out = self._left_out(self.decoder, may_last=not reads)
-        x, weights = self._called(self.decoder)(x, order, memory.cross, memory.bias, reads, left_out)
+        weights = None
+        for number, (layer, cross) in enumerate(zip(self.decoder, memory.cross, strict=True), start=1):
+            last = number == len(self.decoder)
+            if not self._is_left_out(last):
+                reads = last and self.head.reads_attention
+                x, _, weights, _ = self._called(layer)(x, None, order, cross, memory.bias, reads)
         return self.decoder_norm(x), None if weights is None else weights[:, :, : memory.mask.shape[1]]
 
     def advance(

@@ -62,6 +62,10 @@ class Memory(Rows):
 class State(Rows):
     """What a decoder carries from one target position to the next, for N rows."""
 
+    def spread(self, index: Tensor, num: int) -> Self:
+        """Rows `index` [M], of one hypothesis a sentence, as `num` hypotheses of each that have begun alike: M·num rows."""
+        return self.select(index.repeat_interleave(num))
+
 
 class StepOut(NamedTuple):
     """One target position of N rows: `logp` [N, V]; `attention` [N, S] over source positions, where asked for; `state`."""

@@ -68,6 +68,13 @@ class Cache:
         here = self.buffer.tensor[:, :, :, : lanes(self.length * self.width)].index_select(1, index)
         return Cache(Buffer(here, self.length), self.length, self.width)
 
+    def spread(self, index: Tensor, num: int) -> "Cache":
+        """Groups `index` [M], each of one hypothesis, as groups of `num` that have gone the same way."""
+        assert self.buffer is not None
+        here = self.buffer.tensor[:, :, :, : self.length].index_select(1, index).repeat_interleave(num, dim=3)
+        room = lanes((self.length + _MORE) * num)
+        return Cache(Buffer(F.pad(here, (0, 0, 0, room - here.shape[3])), self.length), self.length, num)
+
     def paths(self, slots: Tensor) -> "Cache":
         """One hypothesis a group: of each group [B], the path that at the t-th position goes through hypothesis slots[b, t]."""
         if self.buffer is None:
@@ -131,6 +138,16 @@ def select(
     caches = _groups(caches, index.div(width, rounding_mode="floor"))
     alone = F.pad(paths.mask.new_zeros(1, length), (0, lanes(length) - length), value=-torch.inf)
     return Paths(alone, 1, length), tuple(cache.paths(slots) for cache in caches)
+
+
+def spread(paths: Paths, caches: tuple[Cache, ...], index: Tensor, num: int) -> tuple[Paths, tuple[Cache, ...]]:
+    """Hypotheses `index` [M], each alone in its group, as `num` of each: a group, unless it is too wide."""
+    after = Paths.first(len(index) * num, num, index.device)
+    if after.width == 1:
+        return paths, _groups(caches, index.repeat_interleave(num))
+    for _ in range(paths.length):
+        after = after.append()
+    return after, tuple(cache.spread(index, num) for cache in caches)
 
 
 def _groups(caches: tuple[Cache, ...], index: Tensor) -> tuple[Cache, ...]:

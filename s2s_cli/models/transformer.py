@@ -18,7 +18,7 @@ from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.errors import ConfigError
 from s2s_cli.models.autoregression import Past, autoregression
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
-from s2s_cli.models.cache import Cache, Paths, select
+from s2s_cli.models.cache import Cache, Paths, select, spread
 from s2s_cli.models.heads import build_head
 from s2s_cli.models.layers import (
     Attention,
@@ -65,6 +65,14 @@ class TransformerState(State):
             return super().select(index, stay)
         paths, past = select(self.paths, self.past, index, stay)  # type: ignore[arg-type] # all of them are caches
         coverage = None if self.coverage is None else self.coverage.index_select(0, index)
+        return TransformerState(past, self.num_past, coverage, paths)
+
+    def spread(self, index: Tensor, num: int) -> "TransformerState":
+        """See `State.spread`."""
+        if self.paths is None:
+            return super().spread(index, num)
+        paths, past = spread(self.paths, self.past, index, num)  # type: ignore[arg-type] # all of them are caches
+        coverage = None if self.coverage is None else self.coverage.index_select(0, index.repeat_interleave(num))
         return TransformerState(past, self.num_past, coverage, paths)
 
 

@@ -32,7 +32,8 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Record:
-    """One step over b sentences with K hypotheses each, N = b·K rows, of whose continuations M go on.
+    """One step over b sentences with K hypotheses each, N = b·K rows, of whose continuations M go on. The first step of a beam
+    has one row a sentence, N = b: its K hypotheses begin alike.
 
     number [b]: places of the sentences in the batch. score [b, K]: of hypotheses that end here, -inf elsewhere; the row [b, K]
     that each continues, the log-probability [b, K] of its EOS. The same of those that go on: piece, parent, logp [M].
@@ -62,7 +63,7 @@ def assemble(records: list[Record], num_best: int, src_len: list[int]) -> list[l
         for part in ([r.piece for r in records], [r.parent for r in records], [r.logp for r in records])
     )
     goes_on = [0, *accumulate(r.piece.numel() for r in records)]  # where each step's pieces begin
-    seen = [0, *accumulate(r.score.numel() for r in records)]  # where each step's rows begin
+    seen = [0, *accumulate(len(r.row if r.attention is None else r.attention) for r in records)]  # and its attention
 
     found: list[list[Hypothesis]] = [[] for _ in src_len]
     looks: list[int] = []

@@ -135,6 +135,10 @@ class EnsembleState(State):
 
     members: tuple[State, ...]
 
+    def spread(self, index: Tensor, num: int) -> "EnsembleState":
+        """See `State.spread`."""
+        return EnsembleState(tuple(state.spread(index, num) for state in self.members))
+
 
 class Ensemble:
     """Several models of one vocabulary as one: at every position the weighted mean Σ w·p of their probabilities.

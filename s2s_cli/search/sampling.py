@@ -42,7 +42,8 @@ def sample(
         return Candidates(totals + value, numbers.expand_as(piece), piece, value)
 
     totals = torch.zeros(len(seeds), num_samples, device=device)
-    return search(step, memory, state, choose, totals, limits, specials, settings, num_samples, attention, prefixes)
+    rest = (limits, specials, settings, num_samples, attention, prefixes)
+    return search(step, memory, state, choose, totals, num_samples, *rest)
 
 
 def draw(logp: Tensor, uniform: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from s2s_cli.config import SearchSettings
@@ -82,6 +83,12 @@ class _Live(Rows):
     prefix: Tensor | None  # [N, T] their pieces, where a rule reads them
     covered: Tensor | None  # [N, S] the sum of their attention, where the coverage penalty reads it
 
+    def spread(self, index: Tensor, num: int) -> "_Live":
+        """See `State.spread`."""
+        rows = index.repeat_interleave(num)
+        prefix, covered = (None if x is None else x.index_select(0, rows) for x in (self.prefix, self.covered))
+        return _Live(self.state.spread(index, num), prefix, covered)
+
 
 class _At(NamedTuple):
     """Where a search stands before a step: beside these, values of the hypotheses [b, K], and what each said last [N]."""
@@ -141,18 +148,25 @@ def beam_search(
     """
     if not scores and settings.beam == 1 and settings.repetition_penalty == 1.0:
         step = partial(step, normalize=False)
-    totals = torch.zeros(len(limits.max_len), settings.beam, device=memory.mask.device)
-    totals[:, 1:] = -torch.inf  # all hypotheses of a sentence begin alike: let one of them speak
+    totals = torch.zeros(len(limits.max_len), 1, device=memory.mask.device)  # all hypotheses of a sentence begin alike
+    choose = partial(best_continuations, settings.beam)
     rest = (limits, specials, settings, num_best, attention, prefixes, recorder, scores)
-    return search(step, memory, state, best_continuations, totals, *rest)
+    return search(step, memory, state, choose, totals, settings.beam, *rest)
 
 
-def best_continuations(logp: Tensor, model: Tensor, totals: Tensor, number: Tensor, length: int) -> Candidates:
+def best_continuations(
+    beam: int, logp: Tensor, model: Tensor, totals: Tensor, number: Tensor, length: int
+) -> Candidates:
     """Beam search's choice. Of 2K candidates at most K end, so that K live ones remain; greedy search needs but one."""
     num_rows, vocab = logp.shape[1:]
-    num = 1 if num_rows == 1 else 2 * num_rows
-    total, flat = best_of_sums(logp, totals, min(num, num_rows * vocab))
-    return Candidates(total, flat // vocab, flat % vocab, model.flatten(1).gather(1, flat))
+    num, there = 1 if beam == 1 else 2 * beam, num_rows * vocab
+    total, flat = best_of_sums(logp, totals, min(num, there))
+    found = Candidates(total, flat // vocab, flat % vocab, model.flatten(1).gather(1, flat))
+    if there >= num:
+        return found
+    value, *rest = (F.pad(part, (0, num - there)) for part in found)  # a small vocabulary, and one row at first
+    value[:, there:] = -torch.inf
+    return Candidates(value, *rest)
 
 
 def best_of_sums(logp: Tensor, totals: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -184,6 +198,7 @@ def search(
     state: Any,
     choose: Choose,
     totals: Tensor,
+    num_rows: int,
     limits: Limits,
     specials: Specials,
     settings: SearchSettings,
@@ -193,7 +208,8 @@ def search(
     recorder: Recorder | None = None,
     how: Hashable = None,
 ) -> list[list[Hypothesis]]:
-    """The `num_best` best of what `choose` makes of K hypotheses a sentence, whose first values are `totals` [B, K].
+    """The `num_best` best of what `choose` makes of K = `num_rows` hypotheses a sentence, whose first values are `totals` [B, K],
+    or [B, 1] if they begin alike: then there is one of each at the first step, of which `choose` makes the K.
 
     `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
@@ -205,17 +221,18 @@ def search(
     never falls with length; the coverage penalty is at most 0. A live hypothesis of value v can thus reach at most v over
     the length penalty of the longest output allowed. This holds for rounded numbers too, as rounding keeps order.
     """
-    num_sentences, num_rows = totals.shape
+    num_sentences, num_first = totals.shape
     rules = Rules(specials, settings, limits.min_len, limits.max_len, prefixes, totals.device)
     longest = [penalty(n + 1, settings) for n in rules.most]
     number = torch.arange(num_sentences, device=totals.device)
     kept = totals.new_full((num_sentences, num_best), -torch.inf)
     sentences = _Sentences(memory, number, totals.new_tensor(longest), kept)
-    repeated = number.repeat_interleave(num_rows)
+    repeated = number.repeat_interleave(num_first)
     tokens = torch.full_like(repeated, specials.bos)
-    live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
+    first = state if num_first == 1 else state.select(repeated)
+    live = _Live(first, tokens[:, None][:, :0] if rules.read_prefix else None, None)
     at = _At(sentences, live, totals, tokens)
-    loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None] * num_rows)
+    loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None], num_rows)
     alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)
     replay = None
     if recorder is not None and rules.limits is not None:
@@ -253,7 +270,7 @@ class _Alive:
 
 @dataclass(frozen=True)
 class _Loop:
-    """One step of search, after what is the same for all of them: `firsts` [B, 1] of each sentence's rows, for instance."""
+    """One step of search, after what is the same for all of them: `places` [B, 1] 0, 1, …; K of each sentence, `num_rows`."""
 
     choose_from: Step
     choose: Choose
@@ -261,7 +278,8 @@ class _Loop:
     settings: SearchSettings
     num_best: int
     attention: bool
-    firsts: Tensor
+    places: Tensor
+    num_rows: int
 
     def step(self, at: _At, length: int, alive: _Alive | None = None) -> tuple[_At, Record, Tensor]:
         """From outputs of `length` pieces to those of one more; what is to be kept of it; which sentences [b] may still improve.
@@ -269,13 +287,13 @@ class _Loop:
         Those that are done leave as `alive` says; without it all stay, and what is computed depends on no number of the batch.
         """
         sentences, live, totals, tokens = at
-        settings, specials = self.settings, self.rules.specials
-        num_rows = totals.shape[1]
+        settings, specials, num_rows = self.settings, self.rules.specials, self.num_rows
+        num_now = totals.shape[1]  # K, or 1 where all begin alike
         looks = self.attention or settings.coverage_penalty > 0.0
         out = self.choose_from(tokens, sentences.memory, live.state, *[True] * looks)
         if looks and out.attention is None:
             raise ConfigError(_NO_ATTENTION)
-        model = out.logp.view(len(totals), num_rows, -1)
+        model = out.logp.view(len(totals), num_now, -1)
         logp = self.rules(model, live.prefix, None if alive is None else alive.numbers, sentences.number, length)
         found = self.choose(logp, model, totals, sentences.number, length)
         covered = out.attention if settings.coverage_penalty else None  # [N, S], the sum over all positions so far
@@ -284,7 +302,7 @@ class _Loop:
         live = _Live(out.state, live.prefix, covered)
         ends = found.piece == specials.eos
         chooses = found.piece.shape[1] > num_rows  # or else each hypothesis goes on by itself until it ends
-        rows = self.firsts[: len(totals)] + found.origin  # [b, M]
+        rows = self.places[: len(totals)] * num_now + found.origin  # [b, M]
         scores = _scores(found, ends, rows, covered, sentences.memory.mask, settings, length + 1, num_rows)
         if chooses:
             kept = torch.cat([sentences.kept, scores], dim=1).topk(self.num_best, dim=1).values
@@ -300,7 +318,10 @@ class _Loop:
             sentences, totals, going = sentences.select(slots), totals[slots], [t[slots] for t in going]
         rows, tokens, logps = (t.flatten() for t in going)
         record = Record(*ended, tokens, rows, logps, out.attention if self.attention else None)
-        live = live.select(rows, stay=slots is None) if chooses or slots is not None else live
+        if num_now < num_rows:
+            live = live.spread(rows[::num_rows], num_rows)
+        elif chooses or slots is not None:
+            live = live.select(rows, stay=slots is None)
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
         return _At(sentences, live, totals, tokens), record, improves

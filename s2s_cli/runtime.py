@@ -34,7 +34,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how to compute. `dtype` is that of matrix products; weights, sums and softmax stay in fp32.
+    """Where and how to compute. `dtype` is that of matrix products; weights, sums and softmax stay in fp32. With bf16 on
+    CUDA, a Transformer in training has what goes from layer to layer in bf16 too.
 
     Under `torchrun`, `rank` is the number of this process and `world` how many there are.
     """

@@ -71,6 +71,7 @@ class Cache:
     def spread(self, index: Tensor, num: int) -> "Cache":
         """Groups `index` [M], each of one hypothesis, as groups of `num` that have gone the same way."""
         assert self.buffer is not None
+        assert self.width == 1
         here = self.buffer.tensor[:, :, :, : self.length].index_select(1, index).repeat_interleave(num, dim=3)
         room = lanes((self.length + _MORE) * num)
         return Cache(Buffer(F.pad(here, (0, 0, 0, room - here.shape[3])), self.length), self.length, num)

@@ -209,7 +209,7 @@ def search(
     how: Hashable = None,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best of what `choose` makes of K = `num_rows` hypotheses a sentence, whose first values are `totals` [B, K],
-    or [B, 1] if they begin alike: then there is one of each at the first step, of which `choose` makes the K.
+    or [B, 1] if they begin alike: then there is one of each at the first step, of which `choose` makes M > K candidates.
 
     `state` has one row a sentence. `attention` asks for the attention of each hypothesis, which the model must have
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
@@ -236,7 +236,7 @@ def search(
     alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)
     replay = None
     if recorder is not None and rules.limits is not None:
-        replay = recorder.take((at, rules.limits), loop.step, (num_best, attention, how))
+        replay = recorder.take((at, rules.limits), loop.step, (num_best, num_rows, attention, how))
     while alive.numbers and len(records) <= longest_output:
         if replay is None:
             at, record, _ = loop.step(at, len(records), alive)
@@ -270,7 +270,7 @@ class _Alive:
 
 @dataclass(frozen=True)
 class _Loop:
-    """One step of search, after what is the same for all of them: `places` [B, 1] 0, 1, …; K of each sentence, `num_rows`."""
+    """One step of search, after what is the same for all of them: `places` [B, 1] are 0 to B-1, `num_rows` is K."""
 
     choose_from: Step
     choose: Choose

@@ -2,8 +2,8 @@
 
 The R hypotheses of a group (those of a sentence) stand in one buffer, position after position, and are queries over all of
 it, each masked to the positions of its own path. As hypotheses are dropped and doubled, only the masks are reordered; keys
-and values never move. For short outputs that is much less work than to copy them at every step, and the products are of R
-queries rather than of one.
+and values do not move, but once, when the one hypothesis that all begin with is spread. For short outputs that is much less
+work than to copy them at every step, and the products are of R queries rather than of one.
 """
 
 from dataclasses import dataclass

@@ -244,8 +244,8 @@ class Attention(nn.Module):
         return split_heads(k, self.kv_heads), split_heads(v, self.kv_heads)
 
     def attend(self, q: Tensor, kv: tuple[Tensor, Tensor], bias: Tensor | None, is_causal: bool = False) -> Tensor:
-        """q [B, H, T, d] over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]. Where it `is_causal`, which needs a
-        CUDA device, no position sees a later one.
+        """q [B, H, T, d], as `queries` gives it, over kv [B, G, S, d], with `bias` added to the scores -> [B, T, D]. Where it
+        `is_causal`, which needs a CUDA device, no position sees a later one.
         """
         if q.device.type == "cuda":
             rate = self.dropout.rate if self.training else 0.0

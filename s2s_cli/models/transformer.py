@@ -242,9 +242,7 @@ class Transformer(Seq2Seq):
                 x = self._called(layer)(x, order)
         x = self.encoder_norm(x)
         cross = tuple(layer.cross_attention.keys_values(x) for layer in self.decoder)  # type: ignore[union-attr, operator]
-        if not (
-            self.training and src.device.type == "cuda"
-        ):  # where each is read once, by a kernel that reads what is there
+        if not (self.training and src.device.type == "cuda"):  # where this is work for nothing
             cross = tuple(_filled(*keys_values) for keys_values in cross)
             bias = F.pad(bias, (0, lanes(src.shape[1]) - src.shape[1]), value=-math.inf)
         return TransformerMemory(states=x, mask=mask, src=src, bias=bias, cross=cross)

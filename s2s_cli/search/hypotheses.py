@@ -63,7 +63,7 @@ def assemble(records: list[Record], num_best: int, src_len: list[int]) -> list[l
         for part in ([r.piece for r in records], [r.parent for r in records], [r.logp for r in records])
     )
     goes_on = [0, *accumulate(r.piece.numel() for r in records)]  # where each step's pieces begin
-    seen = [0, *accumulate(len(r.row if r.attention is None else r.attention) for r in records)]  # and its attention
+    seen = [0, *accumulate(0 if r.attention is None else len(r.attention) for r in records)]  # and its attention
 
     found: list[list[Hypothesis]] = [[] for _ in src_len]
     looks: list[int] = []

@@ -158,8 +158,8 @@ def best_continuations(
     beam: int, logp: Tensor, model: Tensor, totals: Tensor, number: Tensor, length: int
 ) -> Candidates:
     """Beam search's choice. Of 2K candidates at most K end, so that K live ones remain; greedy search needs but one."""
-    num_rows, vocab = logp.shape[1:]
-    num, there = 1 if beam == 1 else 2 * beam, num_rows * vocab
+    num_now, vocab = logp.shape[1:]
+    num, there = 1 if beam == 1 else 2 * beam, num_now * vocab
     total, flat = best_of_sums(logp, totals, min(num, there))
     found = Candidates(total, flat // vocab, flat % vocab, model.flatten(1).gather(1, flat))
     if there >= num:
@@ -229,8 +229,7 @@ def search(
     sentences = _Sentences(memory, number, totals.new_tensor(longest), kept)
     repeated = number.repeat_interleave(num_first)
     tokens = torch.full_like(repeated, specials.bos)
-    first = state if num_first == 1 else state.select(repeated)
-    live = _Live(first, tokens[:, None][:, :0] if rules.read_prefix else None, None)
+    live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
     at = _At(sentences, live, totals, tokens)
     loop = _Loop(step, choose, rules, settings, num_best, attention, number[:, None], num_rows)
     alive, records, longest_output = _Alive(num_sentences), list[Record](), max(rules.most, default=-1)

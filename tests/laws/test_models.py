@@ -11,6 +11,7 @@ from grid import BOS, EOS, GRID, PAD, VOCAB, Case, batch_of, drawn_around, make,
 from torch import Tensor
 
 from s2s_cli.config import RnnSettings, SearchSettings, TransformerSettings
+from s2s_cli.models import transformer
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.heads import Attended
 from s2s_cli.models.layers import Dropout
@@ -274,21 +275,36 @@ def test_cuda_gives_what_the_cpu_gives(case: Case):
     torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=1e-2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@EACH
-def test_cuda_learns_in_bf16_what_the_cpu_learns(case: Case):
-    """The loss, and the direction of its gradient, of the very pass that trains."""
+def held_in_bf16(case: Case, device: str) -> None:
+    """Loss, and direction of its gradient, of the very pass that trains, to those of fp32 on a CPU."""
     batch, found = batch_of(SRC, TGT), []
-    for device in ("cpu", "cuda"):
-        model = copy.deepcopy(case.build()).to(device).train()
+    for where, halves in (("cpu", False), (device, True)):
+        model = copy.deepcopy(case.build()).to(where).train()
         for module in model.modules():
             if isinstance(module, Dropout):
                 module.rate = 0.0
         torch.manual_seed(1)  # by which layers are left out
-        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
-            total = model(batch.to(device), 0.1).total
+        with torch.autocast(where, torch.bfloat16, enabled=halves):
+            total = model(batch.to(where), 0.1).total
         total.backward()
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-        found.append((float(total), torch.cat([grad.flatten().cpu() for grad in grads])))
+        found.append((total.item(), torch.cat([grad.flatten().cpu() for grad in grads])))
     assert math.isclose(found[1][0], found[0][0], rel_tol=0.01)
     assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.95
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EACH
+def test_cuda_learns_in_bf16_what_the_cpu_learns(case: Case):
+    held_in_bf16(case, "cuda")
+
+
+@pytest.mark.parametrize("case", [c for c in GRID if isinstance(c.settings, TransformerSettings)], ids=lambda c: c.name)
+def test_a_stream_in_bf16_learns_the_same(case: Case, monkeypatch):
+    """What a GPU has between layers, here on a CPU: it is bf16 from the embeddings to the head."""
+    read = []
+    monkeypatch.setattr(transformer, "as_products", lambda x: x.bfloat16() if torch.is_autocast_enabled("cpu") else x)
+    real = Transformer.real
+    monkeypatch.setattr(Transformer, "real", lambda self, b, m, h, w: (read.append(h.dtype), real(self, b, m, h, w))[1])
+    held_in_bf16(case, "cpu")
+    assert read == [torch.float32, torch.bfloat16]

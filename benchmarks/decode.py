@@ -181,7 +181,7 @@ def sentences(options: argparse.Namespace) -> tuple[Transformer, Batch, Specials
         lines = [line for line in read_lines(options.src) if line.strip()][: options.sentences]
         sources = [[*ids, src.eos] for ids in src.encode(lines)]
         specials = Specials(bos=tgt.bos, eos=tgt.eos, banned=(tgt.unk, tgt.pad, tgt.bos))
-        settings = SearchSettings(beam=options.beam)
+        settings = SearchSettings(beam=options.beam, beam_patience=options.patience)
     return model, sorted(sources, key=len, reverse=True), specials, settings
 
 
@@ -198,7 +198,7 @@ def compare(options: argparse.Namespace) -> dict:
             )
         results = measure(engines, sources, options.turns)
     outputs = [results[name].pop("outputs") for name in engines]
-    names = ("shape", "beam", "precision", "model", "sentences", "threads", "turns")
+    names = ("shape", "beam", "precision", "model", "patience", "sentences", "threads", "turns")
     report = {name: str(v) if isinstance(v := getattr(options, name), Path) else v for name in names}
     report["output tokens/s"] = results
     if len(engines) == 2:
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", type=Path, help="a run or bundle in place of random weights")
     parser.add_argument("--src", type=Path, help="its source text")
+    parser.add_argument("--patience", type=float, default=0.0, help="beam_patience of ours")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
     options = parser.parse_args()

@@ -24,6 +24,9 @@ class SearchSettings(Section):
     """What a log-probability is divided by: 1, length^alpha, or ((5+length)/6)^alpha (Wu et al. 2016)."""
     alpha: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     """Exponent of the length penalty; larger favours longer output."""
+    beam_patience: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    """0: the search for an output goes on until nothing can beat the best, provably. Else it ends, sooner, once so many times
+    `beam` hypotheses are finished (Kasai et al. 2022); most toolkits do as with 1."""
     coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the sum of log min(attention, 1) over source pieces, added to a score (Wu et al. 2016); 0 is off."""
     min_len: Annotated[int, Field(ge=0, le=10**9)] = 0

@@ -73,6 +73,7 @@ class _Sentences(Rows):
     number: Tensor  # [b] their places in the batch
     longest: Tensor  # [b] the length penalty of the longest output allowed
     kept: Tensor  # [b, num_best] the best scores of finished hypotheses, best first, -inf where there are none yet
+    finished: Tensor | None  # [b] how many these are, where search ends by their number
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,12 @@ def beam_search(
     finished. A beam of 1 is greedy search, which ends where it first says so. For the arguments see `search`. Where no `scores`
     are asked for, greedy search leaves out what they alone need: its hypotheses' numbers then mean nothing.
     """
-    if not scores and settings.beam == 1 and settings.repetition_penalty == 1.0:
+    bare = not scores and settings.beam == 1
+    if bare and settings.repetition_penalty == 1.0:
         step = partial(step, normalize=False)
     totals = torch.zeros(len(limits.max_len), 1, device=memory.mask.device)  # all hypotheses of a sentence begin alike
     choose = partial(best_continuations, settings.beam)
-    rest = (limits, specials, settings, num_best, attention, prefixes, recorder, scores)
+    rest = (limits, specials, settings, num_best, attention, prefixes, recorder, scores, not bare or attention)
     return search(step, memory, state, choose, totals, settings.beam, *rest)
 
 
@@ -207,6 +209,7 @@ def search(
     prefixes: list[list[int]] | None,
     recorder: Recorder | None = None,
     how: Hashable = None,
+    ends: bool = True,
 ) -> list[list[Hypothesis]]:
     """The `num_best` best of what `choose` makes of K = `num_rows` hypotheses a sentence, whose first values are `totals` [B, K],
     or [B, 1] if they begin alike: then there is one of each at the first step, of which `choose` makes M > K candidates.
@@ -215,18 +218,22 @@ def search(
     (ConfigError if not). With `prefixes`, each output begins with the one of its sentence, even one longer than its limit.
     With a `recorder`, steps of shapes that have been here before are replayed; then no sentence leaves the batch before all are
     done. All searches that share one differ in nothing but memory, limits, `num_best`, `attention`, and what `how` tells apart.
+    Without `ends`, the model is not asked for what alone can follow the longest outputs, their end: for K = 1, where it decides
+    nothing.
 
     A sentence ends when no live hypothesis can still beat its `num_best` finished ones, provably: the value of a
     hypothesis never rises, since a log-probability is at most 0 and so is what the rules make of it; the length penalty
     never falls with length; the coverage penalty is at most 0. A live hypothesis of value v can thus reach at most v over
     the length penalty of the longest output allowed. This holds for rounded numbers too, as rounding keeps order.
+    With `beam_patience` it ends earlier, by the number of finished hypotheses.
     """
     num_sentences, num_first = totals.shape
     rules = Rules(specials, settings, limits.min_len, limits.max_len, prefixes, totals.device)
     longest = [penalty(n + 1, settings) for n in rules.most]
     number = torch.arange(num_sentences, device=totals.device)
     kept = totals.new_full((num_sentences, num_best), -torch.inf)
-    sentences = _Sentences(memory, number, totals.new_tensor(longest), kept)
+    finished = torch.zeros_like(number) if settings.beam_patience else None
+    sentences = _Sentences(memory, number, totals.new_tensor(longest), kept, finished)
     repeated = number.repeat_interleave(num_first)
     tokens = torch.full_like(repeated, specials.bos)
     live = _Live(state.select(repeated), tokens[:, None][:, :0] if rules.read_prefix else None, None)
@@ -236,13 +243,16 @@ def search(
     replay = None
     if recorder is not None and rules.limits is not None:
         replay = recorder.take((at, rules.limits), loop.step, (num_best, num_rows, attention, how))
-    while alive.numbers and len(records) <= longest_output:
+        ends = ends or replay is not None
+    while alive.numbers and len(records) < longest_output + ends:
         if replay is None:
             at, record, _ = loop.step(at, len(records), alive)
         else:
             record, improves = replay(len(records))
             alive.leaving(improves, together=True)
         records.append(record)
+    if alive.numbers and not ends:
+        records.append(_cut(at))
     found = assemble(records, num_best, memory.mask.sum(dim=1).tolist())
     if recorder is not None and replay is not None:
         recorder.put(replay)
@@ -305,11 +315,14 @@ class _Loop:
         scores = _scores(found, ends, rows, covered, sentences.memory.mask, settings, length + 1, num_rows)
         if chooses:
             kept = torch.cat([sentences.kept, scores], dim=1).topk(self.num_best, dim=1).values
-            sentences = replace(sentences, kept=kept)
+            finished = None if sentences.finished is None else sentences.finished + scores.isfinite().sum(dim=1)
+            sentences = replace(sentences, kept=kept, finished=finished)
         ended = (sentences.number, scores, rows[:, :num_rows], found.logp[:, :num_rows])
 
         totals, *going = _going(found, ends, rows, num_rows)  # [b, K] each
         improves = _may_improve(totals, sentences)
+        if sentences.finished is not None and chooses:
+            improves &= sentences.finished < max(settings.beam_patience * settings.beam, self.num_best)
         # Of a sentence that is done, nothing more is finished.
         totals = totals.masked_fill(~improves[:, None], -torch.inf)
         slots = None if alive is None else alive.leaving(improves)
@@ -324,6 +337,15 @@ class _Loop:
         if live.prefix is not None:
             live = replace(live, prefix=torch.cat([live.prefix, tokens[:, None]], dim=1))
         return _At(sentences, live, totals, tokens), record, improves
+
+
+def _cut(at: _At) -> Record:
+    """What is left to write down of the one hypothesis of each sentence, at its limit: it ends, however likely that is."""
+    number, totals = at.sentences.number, at.totals
+    lowest = torch.full_like(totals, torch.finfo(totals.dtype).min).masked_fill(totals == -torch.inf, -torch.inf)
+    nothing = torch.zeros_like(totals)
+    rows = torch.arange(len(number), device=number.device)[:, None]
+    return Record(number, lowest, rows, nothing, number[:0], number[:0], nothing[:0, 0], None)
 
 
 def _may_improve(totals: Tensor, sentences: _Sentences) -> Tensor:

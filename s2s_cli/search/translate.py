@@ -31,7 +31,7 @@ _STDIN = Path("-")
 _SCORE = ScoreSettings()
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 _OF_SEARCH = {
-    *("beam", "min_len", "min_len_ratio", "max_len", "max_len_ratio", "max_len_extra"),
+    *("beam", "beam_patience", "min_len", "min_len_ratio", "max_len", "max_len_ratio", "max_len_extra"),
     *("no_repeat_ngram", "repetition_penalty", "may_repeat", "ban", "allow_unk"),
 }
 
@@ -81,8 +81,10 @@ def _remark(
         tell(f"{', '.join(idle)}: for sampling alone, and of no effect without --samples")
     if "alpha" in said and translator.settings.length_penalty == "none":
         tell("alpha: for a length penalty, and of no effect with --length-penalty none")
-    if settings.samples and "beam" in said:
-        tell("beam: for search alone, and of no effect with --samples")
+    if "beam_patience" in said and translator.settings.beam == 1:
+        tell("beam_patience: for a beam, and of no effect with --beam 1")
+    if settings.samples and (idle := sorted({"beam", "beam_patience"} & said)):
+        tell(f"{', '.join(idle)}: for search alone, and of no effect with --samples")
     if "seed" in settings.model_fields_set and not settings.samples:
         tell("seed: for sampling alone, and of no effect without --samples")
     if settings.force and (idle := sorted(_OF_SEARCH & said)):

@@ -228,6 +228,47 @@ def test_stopping_early_loses_nothing(case: tuple) -> None:
         assert model.search(ids, limits, search, num_best, prefixes=prefixes, specials=RULED) == early
 
 
+@settings(max_examples=80, deadline=None)
+@given(cases(), st.sampled_from([0.5, 1.0, 2.0, 1000.0]))
+def test_patience_ends_by_the_number_of_finished_hypotheses(case: tuple, patience: float) -> None:
+    """Each sentence by itself: the best of those that a search without an end has finished by then."""
+    model, limits, search, num_best, prefixes = case
+    assume(search.beam > 1)
+    ids = list(range(len(limits.max_len)))
+    patient = search.model_copy(update={"beam_patience": patience})
+    found = model.search(ids, limits, patient, num_best, prefixes=prefixes, specials=RULED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies, "_may_improve", lambda totals, _: totals.amax(dim=1) > -torch.inf)
+        everything = model.search(ids, limits, search, 1000, prefixes=prefixes, specials=RULED)
+    enough = max(math.ceil(patience * search.beam), num_best)
+    for hypotheses, finished in zip(found, everything, strict=True):
+        lengths = sorted(len(h.ids) for h in finished)
+        last = lengths[enough - 1] if len(lengths) >= enough else math.inf
+        assert hypotheses == [h for h in finished if len(h.ids) <= last][:num_best]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_greedy_search_without_scores_finds_the_same(case: tuple) -> None:
+    """And does not ask what follows the longest outputs, which can only end."""
+    model, limits, search, _, prefixes = case
+    search = search.model_copy(update={"beam": 1})
+    ids = list(range(len(limits.max_len)))
+    wanted = model.search(ids, limits, search, prefixes=prefixes, specials=RULED)
+    memory, lengths = model.memory(ids), []
+
+    def step(*arguments: object, normalize: bool = True) -> StepOut:
+        lengths.append(len(lengths))
+        return model.step(*arguments)
+
+    start = model.start(memory)
+    found = beam_search(step, memory, start, limits, RULED, search, prefixes=prefixes, scores=False)
+    assert [[h.ids for h in hypotheses] for hypotheses in found] == [
+        [h.ids for h in hypotheses] for hypotheses in wanted
+    ]
+    assert len(lengths) <= max(map(max, zip(limits.max_len, map(len, prefixes or [[]] * len(ids)), strict=True)))
+
+
 def test_greedy_search_and_a_sample_keep_their_state_in_place() -> None:
     """Nothing is copied while every hypothesis goes on by itself."""
     model = Scripted(3, 1)

@@ -3,6 +3,7 @@
 
     python benchmarks/gpu.py train [--shape base …] [--batch-tokens 25000 …] [--engine s2s …] [--limit 150] [--out FILE]
     python benchmarks/gpu.py decode [--shape base …] [--batch 128 …] [--beam 5 …] [--engine s2s …] [--limit 150] [--out FILE]
+    python benchmarks/gpu.py translate --model RUN --src FILE [--lines 1000 …] [--beam 5 …] [--engine s2s …] [--out FILE]
     python benchmarks/gpu.py attention [--out FILE]           # torch's kernels, forwards and back
     python benchmarks/gpu.py train --device cpu --smoke       # a tiny one, to see that it works
 
@@ -26,6 +27,9 @@ products of attention by pairs of positions, of which the decoder's own are thos
 
 Decoding: every output has 32 pieces, for sources of about 28, in bf16. Ours takes one step more, for the end of the sentence
 that it is then made to say; theirs stops without. `same_fp32` is the share of greedy outputs that are alike in fp32.
+
+Translating: a model of yours, the first lines of a file, outputs of their own length, text to text; `command` is the whole
+command, a new process each time. `first_seconds` are those of the first time, in which the others record.
 """
 
 import argparse
@@ -37,13 +41,13 @@ from typing import Any
 
 import torch
 from conditions import ROOT, conditions
-from on_gpu import attention, decode, train
+from on_gpu import attention, decode, train, translate
 from on_gpu.turns import BEGUN, SHAPES, now
 
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.runtime import Runtime
 
-PARTS: dict[str, Any] = {"train": train, "decode": decode, "attention": attention}
+PARTS: dict[str, Any] = {"train": train, "decode": decode, "translate": translate, "attention": attention}
 
 
 def ceiling(device: torch.device) -> float:
@@ -71,7 +75,12 @@ def arguments() -> argparse.Namespace:
         one.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / f"gpu_{part}.json")
         if part == "attention":
             continue
-        one.add_argument("--shape", choices=SHAPES, action="append")
+        if part == "translate":
+            one.add_argument("--model", type=Path, required=True, help="a run or bundle")
+            one.add_argument("--src", type=Path, required=True, help="what it translates")
+            one.add_argument("--lines", type=int, action="append")
+        else:
+            one.add_argument("--shape", choices=SHAPES, action="append")
         one.add_argument("--engine", choices=module.ENGINES, action="append")
         one.add_argument("--rounds", type=int, default=3)
         one.add_argument("--limit", type=float, default=150.0, help="seconds after which nothing more is begun")
@@ -79,19 +88,24 @@ def arguments() -> argparse.Namespace:
             one.add_argument("--batch-tokens", type=int, action="append", help="positions of the longer side")
             one.add_argument("--updates", type=int, default=10, help="of a round, each on another batch")
         else:
-            one.add_argument("--batch", type=int, action="append")
             one.add_argument("--beam", type=int, action="append")
+        if part == "decode":
+            one.add_argument("--batch", type=int, action="append")
             one.add_argument("--sentences", type=int, default=6, help="of a round with batches of one")
     options = parser.parse_args()
     if options.part == "attention":
         return options
     options.engine = options.engine or PARTS[options.part].ENGINES
-    options.shape = ["smoke"] if options.smoke else options.shape or ["base"]
+    if options.part == "translate":
+        options.lines = [10] if options.smoke else options.lines or [1000, 10_000]
+    else:
+        options.shape = ["smoke"] if options.smoke else options.shape or ["base"]
     if options.part == "train":
         options.batch_tokens = [512] if options.smoke else options.batch_tokens or [8192, 25_000, 64_000]
     else:
-        options.batch = [4, 1] if options.smoke else options.batch or [128, 1]
         options.beam = options.beam or [1, 5]
+    if options.part == "decode":
+        options.batch = [4, 1] if options.smoke else options.batch or [128, 1]
     if options.smoke:
         options.rounds, options.updates, options.sentences = 1, 2, 2
     return options

@@ -101,6 +101,8 @@ def mean_weights(bundles: list[Bundle], weights: list[float]) -> dict[str, Tenso
 
     Each file is open for one tensor at a time only: what was read of an open file counts as memory in use.
     """
+    for bundle in bundles:
+        bundle.check_weights()
     names = _names(bundles[0])
     for bundle in bundles[1:]:
         if different := names ^ _names(bundle):

@@ -44,6 +44,10 @@ _OF_TRAINING = (
     "init",
 )  # settings of a model that, as those of dropout, change no output
 _LARGEST_TEXT = 64 << 20  # bytes of settings, sums, or the state of a run
+_TYPES = {  # as a safetensors file names them
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool},
+}
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,13 @@ class Bundle:
 
     def load_model(self, device: torch.device) -> Seq2Seq:
         """The model with its weights, ready to translate. Raises BundleError for any tensor too many, missing or misshapen."""
-        self._refuse_other_sizes()
+        self.check_weights()
         model = build_model(self.model, sizes(self.vocabs))
         load_weights(model, self.path / WEIGHTS)
         return model.to(device).eval()
 
-    def _refuse_other_sizes(self) -> None:
-        """Raise BundleError unless the file of weights has the sizes that the settings say, before they cost any memory."""
+    def check_weights(self) -> None:
+        """Raise BundleError unless the file of weights has the types and sizes that the settings say, before they cost memory."""
         path = self.path / WEIGHTS
         with open_tensors(path) as file:
             most = {"layers": len(file.keys()), "dim": path.stat().st_size}
@@ -242,21 +246,21 @@ def load_tensors(into: dict[str, Tensor], path: Path, some: bool = False) -> Non
     with open_tensors(path) as file:
         _compare(into, file, path, some)
         for name, tensor in into.items():
-            found = file.get_tensor(name)
-            if found.dtype != tensor.dtype:
-                raise BundleError(f"{path}: {name} is {found.dtype}, its settings make it {tensor.dtype}")
-            tensor.copy_(found)
+            tensor.copy_(file.get_tensor(name))
 
 
 def _compare(tensors: dict[str, Tensor], file: Any, path: Path, some: bool = False) -> None:
-    """Raise BundleError where names or shapes in a safetensors file are not those of `tensors`; values are not read."""
+    """Raise BundleError where names, shapes or types in a safetensors file are not those of `tensors`; values are not read."""
     there = set(file.keys())
     if different := tensors.keys() - there if some else tensors.keys() ^ there:
         raise BundleError(f"{path} and its settings disagree about these tensors: {', '.join(sorted(different)[:5])}")
     for name, tensor in tensors.items():
-        shape = tuple(file.get_slice(name).get_shape())
+        part = file.get_slice(name)
+        shape, dtype = tuple(part.get_shape()), _TYPES.get(part.get_dtype(), part.get_dtype())
         if shape != tuple(tensor.shape):
             raise BundleError(f"{path}: {name} is {shape}, its settings make it {tuple(tensor.shape)}")
+        if dtype != tensor.dtype:
+            raise BundleError(f"{path}: {name} is {dtype}, its settings make it {tensor.dtype}")
 
 
 @contextmanager

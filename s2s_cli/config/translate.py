@@ -46,7 +46,8 @@ class SearchSettings(Section):
     may_repeat: list[str] = []
     """Words that `no_repeat_ngram` and `repetition_penalty` leave alone."""
     ban: list[str] = []
-    """Words and phrases that no output has, in lower or upper case, however they are split into pieces."""
+    """Words and phrases that no output has, in lower or upper case, however they are split into pieces. A prefix is said as it is
+    given, though; and of a line that is split each part obeys by itself, as with the other rules."""
     allow_unk: bool = False
     """Whether an output may have the unknown piece."""
     temperature: Annotated[float, Field(ge=0.001, le=1000.0)] = 1.0

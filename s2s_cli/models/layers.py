@@ -6,7 +6,6 @@ another way, and a test holds the two together. This file knows no batch, no los
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,10 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from s2s_cli.models.products import Linear
 
-# Scores a head up to which torch's first choices on CUDA, cuDNN and Flash, take 1.2 to 2.2 times as long in training; for 100
-# positions they take less (`benchmarks/gpu.py attention`, on an H200).
+# cuDNN's attention, which torch takes first on CUDA, makes a plan for each shape, in some 160 ms on an H200, and saves less than
+# one at each call: the shapes of sentences are too many for it. Flash, which takes no padding, is twice as slow as the efficient
+# kernel up to so many scores a head, and faster for more (`benchmarks/gpu.py attention`).
 _FEW_SCORES = 64 * 64
 _SHORT = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_LONG = [SDPBackend.FLASH_ATTENTION, *_SHORT]
 _LANES = 16  # fp32 numbers in the widest vectors that processors have
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 
@@ -253,8 +254,8 @@ class Attention(nn.Module):
             k, v = kv
             if self.heads != self.kv_heads:
                 k, v = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in kv)
-            few = self.training and q.shape[2] * k.shape[2] <= _FEW_SCORES
-            with sdpa_kernel(_SHORT) if few else nullcontext():
+            few = not self.training or q.shape[2] * k.shape[2] <= _FEW_SCORES
+            with sdpa_kernel(_SHORT if few else _LONG):
                 x = F.scaled_dot_product_attention(q, k, v, mask, rate, is_causal, scale=self.scale)
             return self.out(join_heads(x))
         # On CPU at the lengths of sentences, plain products are faster than the fused kernel, its backward pass above all.

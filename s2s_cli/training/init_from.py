@@ -57,6 +57,7 @@ def init_from(model: Seq2Seq, vocabs: Vocabs, bundle: Bundle) -> str:
         if old.fingerprint != new.fingerprint:
             reused = len(_rows(old, new)[0])
             reports.append(f"{side} vocabulary: {reused} pieces reused, {len(new) - reused} new")
+    bundle.check_weights()
     with open_tensors(bundle.path / WEIGHTS) as file:
         names, wanted = set(file.keys()), weights_of(model)
         source = "src_embedding.weight"

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from samples import MODEL, random_model
 
 from s2s_cli.checkpoint import bundle as bundle_module
+from s2s_cli.checkpoint.average import average
 from s2s_cli.checkpoint.bundle import (
     WEIGHTS,
     check_sums,
@@ -25,9 +26,10 @@ from s2s_cli.checkpoint.bundle import (
     weights_of,
     write_sums,
 )
-from s2s_cli.config import SearchSettings
+from s2s_cli.config import AverageSettings, SearchSettings
 from s2s_cli.data.vocab import Vocab, Vocabs
 from s2s_cli.errors import BundleError, S2SError
+from s2s_cli.training.init_from import init_from
 
 CPU = torch.device("cpu")
 
@@ -246,6 +248,17 @@ def test_what_is_not_whole_is_refused_by_name(name: str, bundle: Path) -> None:
     with pytest.raises(BundleError, match=message) as caught:
         open_bundle(bundle).load_model(CPU)
     assert str(bundle) in str(caught.value)
+
+
+def test_what_averages_and_what_begins_with_weights_refuses_other_types(
+    bundle: Path, vocabs: Vocabs, tmp_path: Path
+) -> None:
+    retensor(bundle, lambda tensors: {name: tensor.half() for name, tensor in tensors.items()})
+    with pytest.raises(BundleError, match=r"torch\.float16"):
+        average(AverageSettings(bundle=[bundle, bundle], output=tmp_path / "mean"))
+    assert not (tmp_path / "mean").exists()
+    with pytest.raises(BundleError, match=r"torch\.float16"):
+        init_from(random_model(vocabs), vocabs, open_bundle(bundle))
 
 
 def test_other_types_are_refused(bundle: Path, vocabs: Vocabs) -> None:

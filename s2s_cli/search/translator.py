@@ -6,6 +6,7 @@ nothing.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -253,7 +254,7 @@ class Translator:
         ):
             batch = batches[number]
             for i, ones in zip(batch, hypotheses, strict=True):
-                if not ones:
+                if not ones or math.isnan(ones[0].logp):
                     raise S2SError(
                         f"line {units[i].line.number} has no output of finite probability: the rules of search forbid all "
                         "pieces (ban, no_repeat_ngram, min_len: ask for less), or the model has diverged"

@@ -318,6 +318,8 @@ def test_model_that_diverged_is_named(vocabs: Vocabs) -> None:
         tool.model.models[0].head.bias.fill_(torch.nan)
     with pytest.raises(S2SError, match=r"line 2 .*diverged"):
         tool.translate(["", "the dog"])
+    with pytest.raises(S2SError, match=r"line 2 .*diverged"):
+        tool.force(["", "the dog"], ["", "der hund"])
 
 
 @pytest.mark.parametrize("options", [{}, {"samples": 3}])

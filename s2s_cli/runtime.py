@@ -223,14 +223,13 @@ def available_memory(device: torch.device) -> int:
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
-    "could not create a primitive",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
 )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class for it on accelerators, and messages on CPU, of oneDNN, of cuBLAS and of CUDA itself."""
+    """torch has a class for it on accelerators, and messages on CPU, of cuBLAS and of CUDA itself."""
     return isinstance(error, torch.OutOfMemoryError) or any(name in str(error) for name in _OUT_OF_MEMORY)
 
 

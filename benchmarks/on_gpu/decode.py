@@ -54,7 +54,7 @@ def our_decoding(model: Transformer, dtype: torch.dtype, beam: int, graphs: bool
         found = beam_search(ensemble.step, memory, ensemble.start(memory), *rest, scores=False, recorder=recorder)
         return [hypotheses[0].ids for hypotheses in found]
 
-    return Decoder(run, PIECES + 1)
+    return Decoder(run, PIECES + (graphs or beam > 1))  # the end of a greedy output at its limit is not asked for
 
 
 def their_decoding(model: torch.nn.Module, beam: int, static: bool) -> Decoder:

@@ -20,8 +20,8 @@ AVERAGED = "averaged"  # its bundle, among those of the updates
 def finish(trainer: Trainer, stop: StopSignal) -> str:
     """Average the best checkpoints that a run has kept, and let `best` be the average if it scores better than they.
 
-    The main process does the work, with the model, which no longer learns; says what became of it, nothing if there was
-    nothing to average. All raise Interrupted after a signal.
+    The main process does the work, with the model, which no longer learns; says what became of it. All raise Interrupted after
+    a signal.
     """
     said: str | None = ""
     with trainer.runtime.step():
@@ -40,7 +40,9 @@ def _choose(trainer: Trainer, record: Record | None) -> str:
     """Let `best` be the average or the best checkpoint; what became of it, for people."""
     if record is None or not _is_better(trainer, record):
         trainer.checkpoints.point_to_best(trainer.progress.history)
-        return "" if record is None else f"; the average of {len(record['averaged'])} checkpoints is not better"
+        if record is None:
+            return "; there is no average, which takes two checkpoints that were validated and kept (valid_every, keep_best)"
+        return f"; the average of {len(record['averaged'])} checkpoints is not better"
     trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
     return f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"
 

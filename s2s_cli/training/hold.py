@@ -44,17 +44,20 @@ def hold(run: Path, runtime: Runtime) -> Iterator[None]:
         yield
 
 
-def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
+def hold_to(run: Path, config: Config, dataset: Dataset, runtime: Runtime) -> None:
     """Write a new run's settings, or compare an old one's, and write those that may change. Raises ConfigError that names
     each difference.
 
-    A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right.
-    A setting that the run's file does not have is newer than the run, which was made with what is now its default.
+    A run without a checkpoint is a new one still: a mistake that ended it, such as a misspelt path, can be put right. A setting
+    that the run's file does not have is newer than the run, which was made with what is now its default. A change that is
+    free, but not without effect, is told.
     """
-    settings = _fixed(config, dataset, world)
+    settings = _fixed(config, dataset, runtime.world)
     # So that the file goes on with the run, or begins such a one: all settings of training, as they were given last.
-    given = {"train": config.train.model_dump(mode="json"), "data": settings["data"] | {"processes": world}}
-    given["runtime"] = settings["runtime"] | config.runtime.model_dump(include={"compile", "deterministic"})
+    kernels = config.runtime.model_dump(include={"compile", "deterministic"})
+    here = {"processes": runtime.world, "device": runtime.device.type}
+    given = {"train": config.train.model_dump(mode="json"), "data": settings["data"] | here}
+    given["runtime"] = settings["runtime"] | kernels
     text = yaml.safe_dump(settings | given, sort_keys=False)
     before = _recorded(run)
     if before is None:
@@ -74,7 +77,8 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         raise ConfigError(
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
             "Give it its own settings back, or choose another folder with --run (and begin from these weights with --init-from). "
-            f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; and where the data lie (data)."
+            f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; where the data lie (data); and "
+            "device, threads, compile and deterministic, with which sums may be rounded otherwise."
         )
     if (run / _FILE).read_text(encoding="utf-8") != text:
         write_whole(run / _FILE, text)
@@ -82,6 +86,10 @@ def hold_to(run: Path, config: Config, dataset: Dataset, world: int) -> None:
         old, new = before.get("train", {}).get(name, 0), getattr(config.train, name)
         if isinstance(old, int) and old > new:
             tell(f"{name} was {old} and is {new}: with the next validation, more than {new} go")
+    for name, new in {**kernels, "device": runtime.device.type}.items():
+        old = before.get("runtime", {}).get(name)
+        if old not in (None, new):
+            tell(f"{name} was {old} and is {new}: sums are rounded otherwise from here on")
 
 
 def recorded_batch_tokens(run: Path) -> int | None:
@@ -118,7 +126,8 @@ def _recorded(run: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{path} cannot be read as the settings of a run: it has no sections")
     if "sha256" not in before.get("data", {}):  # which stand last
         raise ConfigError(f"{path} cannot be read as the settings of a run: it is cut short")
-    processes = before["data"].pop("processes", 1)
+    processes, device = (before["data"].pop(name, default) for name, default in (("processes", 1), ("device", None)))
+    before.setdefault("runtime", {})["device"] = device
     accumulate = before.get("train", {}).get("accumulate", 1)
     if not (isinstance(processes, int) and isinstance(accumulate, int)):
         raise ConfigError(f"{path} cannot be read as the settings of a run: its batches cannot be counted")

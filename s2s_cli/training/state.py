@@ -99,8 +99,8 @@ class Progress:
 
     `position` is the epoch and the number of its batches that are done, those of all ranks together. `time_used` is the share
     of `max_time` that updates have had, which the learning rate of the next one depends on; `valid_seconds` what the last
-    validation took; before the first, what it may take, estimated `estimates` times. `scaler` is that of fp16, `threads` are
-    those of the main process.
+    validation took; before the first, what it may take, estimated `estimates` times. `scaler` is that of fp16, `too_large` has
+    for each process the positions that its memory was too small for, `threads` are those of the main process.
     """
 
     update: NonNegativeInt = 0
@@ -115,6 +115,7 @@ class Progress:
     tally: Tally = field(default_factory=Tally)
     health: Health = field(default_factory=Health)
     scaler: list[float] = field(default_factory=list)
+    too_large: list[NonNegativeInt] = field(default_factory=list)
     threads: NonNegativeInt = 0
 
     @property
@@ -275,8 +276,8 @@ class Checkpoints:
     def resume(self, learner: Learner) -> Progress:
         """Load the newest whole checkpoint into `learner`; a fresh Progress where there is none.
 
-        A torn or altered one is named on stderr and passed over; BundleError if none of several is whole, and for one that is
-        whole and not understood, as that of a newer version: nothing is deleted then.
+        A torn or altered one is named on stderr and passed over; if it is the only one, the run begins anew. BundleError if none
+        of several is whole, and for one that is whole and not understood, as that of a newer version: nothing is deleted then.
         """
         for link in (self.run / "last", self.run / "best"):
             if link.is_dir() and not link.is_symlink():
@@ -302,8 +303,11 @@ class Checkpoints:
             progress = self.load(learner, update)
             self.forget_after(update, progress.history)
             return progress
-        if candidates:
+        if len(updates) > 1:
             raise BundleError(f"no checkpoint in {self.folder} is whole: move {self.run} away to begin anew")
+        for update in updates:
+            place = _move(self.path(update), self.run / "found" / self.path(update).name)
+            tell(f"there is no other to go on from: it is in {place} now, and the run begins anew")
         return Progress()
 
     def forget_after(self, update: int, history: list[Record]) -> None:
@@ -338,11 +342,7 @@ class Checkpoints:
     def rescue(self, path: Path) -> None:
         """Take files that are none of ours out of a bundle that goes, or gives way to another."""
         for name in strangers_in(path) if path.is_dir() else []:
-            place = self.run / "found" / path.name / name
-            while os.path.lexists(place):
-                place = place.with_name(f"{place.name}.1")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path / name, place)
+            place = _move(path / name, self.run / "found" / path.name / name)
             tell(f"{path / name} is in {place} now: the checkpoint goes")
 
     def _settle(self, history: list[Record], prune: bool = True) -> None:
@@ -353,20 +353,17 @@ class Checkpoints:
         # An average that the run ended with stays the best until it has gone on, or `finish` finds another.
         if prune or not name.is_dir() or name.resolve().name.startswith("step-"):
             self.point_to_best(history)
-        scored = {r["update"] for r in history}
-        # A checkpoint that was never scored was saved by a signal or for the time: once a newer one is safe, nobody needs it.
-        for update in updates[:-1]:
-            if update not in scored:
-                self._remove(update)
-        if not prune:
-            return
-        updates = self.updates()
-        keep_last = [*[u for u in updates if u in scored][-self.keep_last :], updates[-1]]
-        best = [u for u in self.ranked(history) if u in updates]
+        scored = [u for u in updates if any(record["update"] == u for record in history)]
+        # Those that the run can go on from, two at least: one torn file is not its end. What was never scored was saved by a
+        # signal or for the time; once there are newer ones, nobody needs it.
+        newest = {*scored[-max(2, self.keep_last) :], updates[-1]}
+        if len(newest) == 1:
+            newest = {*updates[-2:]}
+        best = [u for u in self.ranked(history) if u in updates][: self.keep_best] if prune else scored
         for update in updates:
-            if update not in keep_last and update not in best[: self.keep_best]:
+            if update not in newest and update not in best:
                 self._remove(update)
-            elif update not in keep_last and (self.path(update) / "training").exists():
+            elif update not in newest and prune and (self.path(update) / "training").exists():
                 remove_folder(self.path(update) / "training")
 
     def point_to_best(self, history: list[Record]) -> None:
@@ -382,3 +379,12 @@ class Checkpoints:
         beside.symlink_to(bundle.relative_to(self.run))
         os.replace(beside, self.run / name)
         sync(self.run)
+
+
+def _move(path: Path, place: Path) -> Path:
+    """Take something to a place, or to one beside it if that is taken; returns which."""
+    while os.path.lexists(place):
+        place = place.with_name(f"{place.name}.1")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, place)
+    return place

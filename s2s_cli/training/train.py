@@ -87,7 +87,7 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     settings = config.train
     with runtime.step():
         if runtime.is_main:
-            hold_to(settings.run, config, dataset, runtime.world)
+            hold_to(settings.run, config, dataset, runtime)
     progress = _resume(checkpoints, learner, runtime)
     with runtime.step():
         log = Log(settings.run, silent=not runtime.is_main)

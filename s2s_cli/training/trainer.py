@@ -51,7 +51,7 @@ class Trainer:
     ) -> None:
         self.config, self.settings, self.dataset, self.runtime, self.log = config, config.train, dataset, runtime, log
         self.learner, self.checkpoints, self.progress = learner, checkpoints, progress
-        self.updater = Updater(learner, self.settings, runtime, progress.scaler)
+        self.updater = Updater(learner, self.settings, runtime, progress.scaler, progress.too_large)
         self.reader = Reader(dataset, log, runtime)
         self.stream = TrainStream(
             dataset.train,
@@ -219,7 +219,7 @@ class Trainer:
         self.progress.position, self.progress.num_tokens = progress.position, progress.num_tokens
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
         self.progress.time_used, self.progress.health.streak = progress.time_used, 0
-        self.updater = Updater(self.learner, self.settings, self.runtime, self.progress.scaler)
+        self.updater.scale_as(self.progress.scaler)
         self._saved = update
         self._mark = (time.monotonic(), progress.num_tokens)
         self._begun = (time.monotonic(), update)
@@ -389,6 +389,8 @@ class Trainer:
         self.reader.read(self.progress)
         if self.updater.scaler is not None:
             self.progress.scaler = self.updater.scaler.tolist()
+        too_large = [self.runtime.share(self.updater.too_large, rank) for rank in range(self.runtime.world)]
+        self.progress.too_large = too_large if any(too_large) else []
         self.progress.threads = torch.get_num_threads()
         with self.runtime.step():
             self.log.sync()

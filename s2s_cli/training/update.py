@@ -45,15 +45,25 @@ class Updater:
     """
 
     def __init__(
-        self, learner: Learner, settings: TrainSettings, runtime: Runtime, scaler: Sequence[float] = ()
+        self,
+        learner: Learner,
+        settings: TrainSettings,
+        runtime: Runtime,
+        scaler: Sequence[float] = (),
+        too_large: Sequence[int] = (),
     ) -> None:
         self.learner, self.settings, self.runtime = learner, settings, runtime
         self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
         self.scaler: Tensor | None = None
-        if runtime.dtype == torch.float16:
-            self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=runtime.device)
-        self.too_large = 0  # positions, rows times the longer side, of the smallest batch that memory was too small for
+        self.scale_as(scaler)
+        # Positions, rows times the longer side, of the smallest batch that this process's memory was too small for.
+        self.too_large = too_large[runtime.rank] if runtime.rank < len(too_large) else 0
         self.split = 0  # that number, until somebody has told of it
+
+    def scale_as(self, scaler: Sequence[float]) -> None:
+        """Go on with the scale that losses in fp16 had, or the first one if there is none yet."""
+        if self.runtime.dtype == torch.float16:
+            self.scaler = torch.tensor(list(scaler) or [_FIRST_SCALE, 0.0], device=self.runtime.device)
 
     def update(
         self,

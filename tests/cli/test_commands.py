@@ -1,13 +1,19 @@
 """The main road as real processes: preprocess, train, translate, score, average, and what stands between them."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
+import pty
 import random
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -119,6 +125,42 @@ def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path
     assert origin["precision"] == "fp32", "which translate takes from there"
     assert json.dumps(origin["bleu"]) in text
     assert json.dumps(origin["signature"]) in text
+
+
+def test_validation_in_bf16_is_that_of_translate_and_score(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    options = ["--precision", "bf16", "--max-updates", 60, "--valid-every", 60, "--run", tmp_path / "run"]
+    done = s2s.run("train", *TINY, *options, cwd=home)
+    assert done.code == 0, done.err
+    origin = json.loads((tmp_path / "run/best/config.json").read_text())["origin"]
+    assert origin["precision"] == "bf16"
+    options = ["-m", tmp_path / "run", "-i", "valid.src", "--precision", "bf16", "--search-tokens", 200]
+    out = s2s.run("translate", *options, cwd=home).out
+    text = s2s.run("score", "--bleu", "--json", "-r", "valid.tgt", cwd=home, stdin=out).out.decode()
+    assert origin["bleu"] > 0
+    assert json.dumps(origin["bleu"]) in text
+
+
+def test_a_terminal_shows_a_live_line(home: Path, tmp_path: Path) -> None:
+    """What training does now, rewritten in place, with the time that is left."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 180, 0, 0))
+    options = [*TINY, "--max-updates", 40, "--valid-every", 40, "--log-every", 10, "--run", tmp_path / "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s2s_cli", "train", *map(str, options)], cwd=home, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends on Linux
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0, shown.decode()
+    live = [line for line in shown.decode().split("\r") if "tok/s" in line]
+    assert any(
+        re.search(r"epoch \d+: .*\d+/40, loss \d\.\d+ ppl \S+ lr \S+ norm \S+ \d+ tok/s ETA 0:00:0\d", line)
+        for line in live
+    ), shown.decode()
+    assert shown.decode().count("valid loss") == 1
 
 
 def test_validation_is_the_same_with_other_search_settings_given(s2s: Zygote, home: Path, run: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of a run: which are kept, which is best, which is last, and what going on from them restores."""
 
+import errno
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from s2s_cli.config import SearchSettings, TrainSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.runtime import Runtime
+from s2s_cli.training import state
 from s2s_cli.training.optim import Average, build_optimizer, moments_of
 from s2s_cli.training.state import Checkpoints, Learner, Progress, Tally
 
@@ -111,7 +113,7 @@ def test_going_on_with_fewer_to_keep_deletes_nothing_yet(tmp_path: Path, vocabs:
     save(fewer, vocabs, 4, {1: 1.0, 2: 2.0, 3: 3.0})  # by a signal, as of one who sees the mistake
     assert fewer.updates() == [1, 2, 3, 4]
     save(fewer, vocabs, 4, scores)
-    assert fewer.updates() == [4]
+    assert fewer.updates() == [3, 4]
 
 
 def test_what_somebody_put_into_a_checkpoint_outlives_it(tmp_path: Path, vocabs: Vocabs, capsys) -> None:
@@ -128,7 +130,9 @@ def test_what_somebody_put_into_a_checkpoint_outlives_it(tmp_path: Path, vocabs:
     (at.path(1) / "notes").mkdir()
     (at.path(1) / "notes" / "a").write_text("mine")
     save(at, vocabs, 2, scores)
-    assert at.updates() == [2]
+    assert at.updates() == [1, 2]
+    save(at, vocabs, 3, scores)
+    assert at.updates() == [2, 3]
     assert (found / "notes" / "a").read_text() == "mine"
     assert f"is in {found / 'notes' / 'a'} now" in capsys.readouterr().err
 
@@ -152,7 +156,7 @@ def test_a_copy_whose_links_became_folders_is_told(tmp_path: Path, vocabs: Vocab
 def test_best_and_last_are_kept(
     values: list[int], keep_last: int, keep_best: int, metric: str, tmp_path_factory: pytest.TempPathFactory, vocabs
 ) -> None:
-    """After each save: the last N, the best N, `best` the first of the best, `last` the newest, and nothing else."""
+    """After each save: the last N or two, the best N, `best` the first of the best, `last` the newest, and nothing else."""
     run = tmp_path_factory.mktemp("run")
     at = checkpoints(run, metric, keep_last, keep_best)
     scores = dict(enumerate(map(float, values), start=1))
@@ -160,7 +164,7 @@ def test_best_and_last_are_kept(
         save(at, vocabs, update, scores, metric)
         sign = 1 if metric == "loss" else -1
         best = sorted(range(1, update + 1), key=lambda u: (sign * scores[u], u))[:keep_best]
-        last = list(range(max(1, update + 1 - keep_last), update + 1))
+        last = list(range(max(1, update + 1 - max(2, keep_last)), update + 1))
         everything, resumable = kept(at)
         assert set(everything) == {*best, *last}
         assert resumable == last
@@ -177,7 +181,41 @@ def test_what_a_signal_saved_goes_when_a_newer_one_is_safe(tmp_path: Path, vocab
     at = checkpoints(tmp_path, keep_last=1, keep_best=1)
     for update in (10, 15, 20, 25, 30):
         save(at, vocabs, update, scores)
-    assert kept(at) == ([20, 30], [30])
+    assert kept(at) == ([20, 30], [20, 30])
+
+
+def test_there_are_two_to_go_on_from_as_soon_as_there_can_be(tmp_path: Path, vocabs: Vocabs) -> None:
+    """Before the first validation too: one torn file is not the end of a run."""
+    at = checkpoints(tmp_path, keep_last=1, keep_best=1)
+    found = []
+    for update in (5, 10, 15, 20, 25, 30):
+        save(at, vocabs, update, {20: 1.0, 30: 2.0})
+        found.append(kept(at)[1])
+    assert found == [[5], [5, 10], [10, 15], [15, 20], [20, 25], [20, 30]]
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_an_old_checkpoint_goes_after_the_new_one_is_safe(
+    scored: bool, tmp_path: Path, vocabs: Vocabs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full while one is written takes none away; and while one is written, all others are there."""
+    at = checkpoints(tmp_path, keep_last=1, keep_best=1)
+    scores = {1: 1.0, 2: 2.0, 3: 3.0} if scored else {}
+    for update in (1, 2):
+        save(at, vocabs, update, scores)
+
+    def full(*_: object) -> None:
+        assert kept(at) == ([1, 2], [1, 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state, "save_bundle", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(at, vocabs, 3, scores)
+    assert kept(at) == ([1, 2], [1, 2])
+    assert (tmp_path / "last").resolve() == at.path(2).resolve()
+    monkeypatch.undo()
+    save(at, vocabs, 3, scores)
+    assert kept(at) == ([2, 3], [2, 3])
 
 
 def tear(path: Path) -> None:
@@ -252,12 +290,24 @@ def test_a_checkpoint_that_was_to_be_replaced_comes_back(tmp_path: Path, vocabs:
     assert not list(at.folder.glob(".*"))
 
 
-def test_no_whole_checkpoint_is_an_error(tmp_path: Path, vocabs: Vocabs) -> None:
+def test_no_whole_checkpoint_of_several_is_an_error(tmp_path: Path, vocabs: Vocabs) -> None:
     at = checkpoints(tmp_path)
-    save(at, vocabs, 1, {1: 2.0})
-    tear(at.path(1) / "model.safetensors")
+    for update in (1, 2):
+        save(at, vocabs, update, {1: 2.0, 2: 1.0})
+        tear(at.path(update) / "model.safetensors")
     with pytest.raises(BundleError, match=r"no checkpoint in .* is whole"):
         at.resume(learner(vocabs))
+    assert at.updates() == [1, 2]
+
+
+def test_without_another_than_a_torn_one_a_run_begins_anew(tmp_path: Path, vocabs: Vocabs, capsys) -> None:
+    at = checkpoints(tmp_path)
+    save(at, vocabs, 3, {})
+    tear(at.path(3) / "training" / "state.json")
+    assert at.resume(learner(vocabs)) == Progress()
+    assert at.updates() == []
+    assert (tmp_path / "found" / at.path(3).name / "model.safetensors").is_file()
+    assert "the run begins anew" in capsys.readouterr().err
 
 
 def test_another_optimizer_is_refused_by_name(tmp_path: Path, vocabs: Vocabs) -> None:

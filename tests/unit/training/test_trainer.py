@@ -10,15 +10,17 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from s2s_cli.config import Config, PreprocessSettings, RuntimeSettings, TransformerSettings
 from s2s_cli.data.dataset import Dataset
-from s2s_cli.data.loader import collate
+from s2s_cli.data.loader import Batch, collate
 from s2s_cli.data.preprocess import preprocess
 from s2s_cli.errors import ConfigError, DataError, Interrupted
 from s2s_cli.evaluation.score import corpus_score
@@ -30,6 +32,7 @@ from s2s_cli.training.log import Log
 from s2s_cli.training.state import Checkpoints, Progress
 from s2s_cli.training.train import _check_kernels, _fresh_learner, _with_source_cut, train
 from s2s_cli.training.trainer import Trainer
+from s2s_cli.training.update import Updater, positions
 from s2s_cli.training.validate import Validation, samples
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -112,6 +115,38 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
         assert ours.resolve().name == theirs.resolve().name
         assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
         assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
+
+
+def test_a_run_that_has_split_batches_goes_on_splitting_them(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Else what dropout draws for those updates would be other than without the interruption."""
+    memory, whole = [0], Updater._gradients
+
+    def scarce(updater: Updater, batches: list[Batch], *arguments: Any) -> Tensor:
+        """Too small for the fourth update and those before, and large enough from then on."""
+        if arguments[1] <= 4 and any(len(batch.lines) > 8 for batch in batches):
+            updater._at = max(batches, key=positions)
+            memory[0] += 1
+            raise torch.OutOfMemoryError
+        return whole(updater, batches, *arguments)
+
+    monkeypatch.setattr(Updater, "_gradients", scarce)
+    straight, stopped = (with_dropout(config(home, tmp_path / run, valid_every=4, max_updates=8)) for run in ("a", "b"))
+    train(straight)
+    assert memory[0]
+    train(with_dropout(config(home, tmp_path / "b", valid_every=4, max_updates=4)))
+    state = Progress.read(tmp_path / "b" / "last" / "training" / "state.json")
+    assert len(state.too_large) == 1
+    assert state.too_large[0] > 0
+    train(stopped)
+    assert "going on after update 4" in capsys.readouterr().err
+    ours, theirs = (tmp_path / run / "last" / "model.safetensors" for run in ("a", "b"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def with_dropout(settings: Config) -> Config:
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"dropout": 0.3})})
 
 
 @pytest.mark.parametrize(
@@ -210,6 +245,14 @@ def test_what_is_left_is_reckoned_from_the_pace_since_the_run_went_on(
     assert len(hours) == 8
     assert all(hours[:3])
     assert not any(hours[4:])
+
+
+def test_where_no_two_checkpoints_are_kept_the_want_of_an_average_is_told(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    train(config(home, tmp_path / "run", max_time="1m", max_updates=6, valid_every=6))
+    assert "there is no average, which takes two checkpoints" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints" / "averaged").exists()
 
 
 def test_an_average_waits_for_the_next_command_if_the_time_is_up(
@@ -350,7 +393,7 @@ def test_a_run_notes_the_data_that_it_has_opened(home: Path, tmp_path: Path) -> 
     dataset, text = Dataset.open(folder), (folder / "dataset.json").read_bytes()
     (folder / "dataset.json").write_bytes(text + b" ")
     (tmp_path / "run").mkdir()
-    hold_to(tmp_path / "run", config(home, tmp_path / "run"), dataset, 1)
+    hold_to(tmp_path / "run", config(home, tmp_path / "run"), dataset, CPU)
     noted = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["sha256"]
     assert noted == hashlib.sha256(text).hexdigest()
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables of benchmarks/README.md that come from result files, written anew between their marks.
+"""The tables of README.md and benchmarks/README.md that come from result files, written anew between their marks.
 
     python benchmarks/table.py [--check]
 
@@ -17,7 +17,7 @@ from typing import Any
 from conditions import ROOT
 from train import OURS, ratios, summary
 
-README = ROOT / "benchmarks" / "README.md"
+READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 RESULTS = ROOT / "benchmarks" / "results"
 HEAD = 2  # lines of a table that say what its columns are
 Result = dict[str, Any]
@@ -233,7 +233,66 @@ def gpu_rows(results: dict[str, Result], part: str, case: tuple[str, ...], key: 
     return found
 
 
+def speed(results: dict[str, Result]) -> list[str]:
+    """Ours beside the best of the others, a row for each thing that was measured: what README.md says of speed."""
+    lines = ["| what | s2s | the best other | ratio |", "| --- | --- | --- | --- |"]
+
+    def add(what: str, ours: float, beside: str, theirs: float) -> None:
+        lines.append(f"| {what} | {ours:,.0f} | {beside} {theirs:,.0f} | {ours / theirs:.2f} |")
+
+    key = "tgt_tokens_per_second"
+    for name, result in results.items():
+        engines = summary(result["rows"]) if result["benchmark"] == "train" else {}
+        for engine, row in ratios(engines).items() if engines else []:
+            what, beside = (
+                f"training `{name.removeprefix('train_')}`, {engine.removeprefix(f'{OURS}:')}",
+                row[key]["beside"],
+            )
+            add(what, engines[engine][key]["median"], beside.removesuffix(":fp32"), engines[beside][key]["median"])
+    for row in [row for result in results.values() if result["benchmark"] == "decode" for row in result["results"]]:
+        if row["model"] in (None, "None"):
+            speeds = [row["output tokens/s"][engine]["median"] for engine in ("s2s", "ctranslate2")]
+            way = "greedy" if row["beam"] == 1 else f"beam {row['beam']}"
+            add(f"decoding `{row['shape']}`, {way}, {row['precision']}", speeds[0], "CTranslate2", speeds[1])
+    for name, result in results.items():
+        engines = (
+            {(row["engine"], row["beam"]): row for row in result["engines"]}
+            if result["benchmark"] == "translate"
+            else {}
+        )
+        for row in result["ratios"] if engines else []:
+            way = "greedy" if row["beam"] == 1 else f"beam {row['beam']}"
+            ours, theirs = (
+                engines[name, row["beam"]]["pieces_per_second"]["median"] for name in (row["engine"], row["beside"])
+            )
+            precision = row["engine"].removeprefix(f"{OURS}:")
+            add(f"translating, `{model_of(name)}`, {way}, {precision}", ours, row["beside"], theirs)
+    return lines + gpu_speed(results)
+
+
+def gpu_speed(results: dict[str, Result]) -> list[str]:
+    """Rows of `speed`: the faster of our ways on a GPU beside the faster of transformers'."""
+    lines = []
+    for part, case, key in (
+        ("gpu_train", ("shape", "batch_tokens"), "tgt_tokens_per_second"),
+        ("gpu_decode", ("shape", "batch", "beam"), "tokens_per_second"),
+    ):
+        fastest: dict[tuple, dict[bool, tuple[float, str]]] = {}
+        for card, row, _ in gpu_rows(results, part, case, key):
+            what = (card, *(row[name] for name in case))
+            here = fastest.setdefault(what, {})
+            is_ours = not row["engine"].startswith("transformers")
+            here[is_ours] = max(here.get(is_ours, (0.0, "")), (row[key]["median"], row["engine"]))
+        for (card, shape, *rest), here in fastest.items():
+            batch = f"{rest[0]:,} positions" if part == "gpu_train" else f"batch {rest[0]}, beam {rest[1]}"
+            what = f"{'training' if part == 'gpu_train' else 'decoding'} `{shape}` on an {card}, {batch}, bf16"
+            (ours, _), (theirs, name) = here[True], here[False]
+            lines.append(f"| {what} | {ours:,.0f} | {name} {theirs:,.0f} | {ours / theirs:.2f} |")
+    return lines
+
+
 TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
+    "speed": speed,
     "train": train,
     "train-ratios": train_ratios,
     "loss": loss,
@@ -277,11 +336,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
-    after = filled(before, results())
-    if options.check:
-        sys.exit(f"{README} differs from the results: run benchmarks/table.py" if after != before else 0)
-    README.write_text(after, encoding="utf-8")
+    for path in READMES:
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, results())
+        if options.check and after != before:
+            sys.exit(f"{path} differs from the results: run benchmarks/table.py")
+        path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -143,7 +143,9 @@ def test_tables_are_written_between_their_marks_and_again_the_same() -> None:
         table.filled("<!-- nothing -->\n<!-- end -->", results)
 
 
-def test_the_readme_says_what_the_results_say() -> None:
+@pytest.mark.parametrize("path", table.READMES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_readme_says_what_the_results_say(path: Path) -> None:
     found = table.results()
-    text = table.README.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     assert table.filled(text, found) == text
+    assert text.count("<!-- end -->") >= 1

@@ -15,29 +15,34 @@ from pathlib import Path
 
 from conditions import conditions
 
+from s2s_cli.checkpoint.bundle import open_bundle
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.search.translator import Translator
 
-WAYS = {  # name: (threads, positions searched at once, whether the lines are shuffled)
-    "2 processes": (2, 8192, False),
-    "1 process": (1, 8192, False),
-    "small batches": (2, 300, False),
-    "large batches": (1, 20000, False),
-    "shuffled": (2, 8192, True),
+WAYS = {  # name: (threads, positions searched at once, whether the lines are shuffled, and whether each is searched alone)
+    "2 processes": (2, 8192, False, False),
+    "1 process": (1, 8192, False, False),
+    "small batches": (2, 300, False, False),
+    "large batches": (1, 20000, False, False),
+    "shuffled": (2, 8192, True, False),
+    "each alone": (1, 8192, False, True),
 }
 
 
 def translated(model: Path, beam: int, precision: str, lines: list[str], way: str) -> list[str]:
     """The lines' outputs, made in that way, in their own order."""
-    threads, search_tokens, shuffled = WAYS[way]
+    threads, search_tokens, shuffled, alone = WAYS[way]
     runtime = RuntimeSettings(device="cpu", precision=precision, threads=threads)
     translator = Translator(model, search=SearchSettings(beam=beam, search_tokens=search_tokens), runtime=runtime)
     order = list(range(len(lines)))
     if shuffled:
         random.Random(1).shuffle(order)
-    found = dict(zip(order, translator.translate([lines[i] for i in order]), strict=True))
+    parts = [[i] for i in order] if alone else [order]
+    found = {}
+    for part in parts:
+        found |= zip(part, translator.translate([lines[i] for i in part]), strict=True)
     translator.workers.close()
     return [found[i] for i in range(len(lines))]
 
@@ -61,6 +66,8 @@ def main() -> None:
     about = {"benchmark": "rounding"} | conditions(["s2s-cli", "torch"])
     lines = list(read_lines(options.src))[: options.lines]
     refs = list(read_lines(options.ref)) if options.ref else []
+    shape = open_bundle(options.model).model
+    model = f"{shape.family}, {shape.dim} wide"
     results = []
     for beam in options.beam or (1, 5):
         exact: list[str] = []
@@ -68,7 +75,8 @@ def main() -> None:
             usual, *others = WAYS
             first = translated(options.model, beam, precision, lines, usual)
             exact = exact or first
-            row = {"beam": beam, "precision": precision, "lines": len(lines), "unlike fp32": differing(first, exact)}
+            row = {"model": model, "beam": beam, "precision": precision, "lines": len(lines)}
+            row["unlike fp32"] = differing(first, exact)
             row |= {
                 f"flipped, {way}": differing(first, translated(options.model, beam, precision, lines, way))
                 for way in others
@@ -79,7 +87,8 @@ def main() -> None:
             results.append(row)
     if options.out:
         ways = {
-            name: dict(zip(("threads", "search_tokens", "shuffled"), way, strict=True)) for name, way in WAYS.items()
+            name: dict(zip(("threads", "search_tokens", "shuffled", "alone"), way, strict=True))
+            for name, way in WAYS.items()
         }
         result = about | {"ways": ways, "results": results}
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -206,6 +208,25 @@ def test_a_line_in_gives_a_line_out(s2s: Zygote, home: Path, run: Path) -> None:
         fifo.unlink()
 
 
+def test_a_large_file_needs_no_more_memory_than_a_small_one(run: Path, tmp_path: Path) -> None:
+    """Blank lines, which need no model: what is left is reading and writing. A small process starts ours, and knows its peak."""
+    measured = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    peaks = []
+    for num_lines in (1, 100_000):
+        with open(tmp_path / "src", "wb") as file:
+            file.writelines(b" " * 999 + b"\n" for _ in range(num_lines))
+        command = ["-m", "s2s_cli", "translate", "-m", run, "-i", "src", "-o", "out", "--device", "cpu"]
+        arguments = [sys.executable, "-c", measured, sys.executable, *map(str, command)]
+        peak = subprocess.run(arguments, cwd=tmp_path, stdout=subprocess.PIPE, check=True).stdout
+        assert (tmp_path / "out").read_bytes() == b"\n" * num_lines
+        peaks.append(int(peak) * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[0] > 50e6, "it counts what it should"
+    assert peaks[1] - peaks[0] < 40e6, "of 100 MB"
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     limit = time.monotonic() + seconds
     while not condition():
@@ -227,8 +248,14 @@ def is_begun(journal: Path) -> bool:
 
 @pytest.mark.parametrize(
     "extra",
-    [[], ["--format", "tsv", "--nbest", 2, "--alignments", "links"], ["--force", "many.tgt", "--flush-every", 8]],
-    ids=["text", "tsv and alignments", "force"],
+    [
+        [],
+        ["--format", "tsv", "--nbest", 2, "--alignments", "links"],
+        ["--force", "many.tgt", "--flush-every", 8],
+        ["--samples", 3, "--seed", 7, "--format", "jsonl"],
+        ["--samples", 4, "--mbr", "chrf", "--flush-every", 8],
+    ],
+    ids=["text", "tsv and alignments", "force", "samples and jsonl", "mbr"],
 )
 def test_killed_it_goes_on(s2s: Zygote, home: Path, run: Path, many: Path, tmp_path: Path, extra: list[object]) -> None:
     """After `kill -9`: byte for byte what an uninterrupted command writes, and the same report."""
@@ -359,19 +386,28 @@ def test_processes_that_find_other_models_write_nothing(s2s: Zygote, home: Path,
     assert not list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("extra", [[], ["--format", "tsv", "--nbest", 2, "--alignments", "links"]], ids=["text", "tsv"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        ["--format", "tsv", "--nbest", 2, "--alignments", "links"],
+        ["--samples", 3, "--seed", 7, "--format", "jsonl", "--align", "words"],
+        ["--samples", 4, "--mbr", "chrf", "--format", "tsv"],
+    ],
+    ids=["text", "tsv", "samples and jsonl", "mbr"],
+)
 def test_two_processes_write_one_file(s2s: Zygote, home: Path, run: Path, tmp_path: Path, extra: list[object]) -> None:
     (tmp_path / "src").write_text((home / "test.src").read_text() + f"\n{LONG}\nthe dog\n")
     arguments = ["-m", run, "-i", "src", "--max-src-len", 60, *extra]
     one = s2s.run("translate", *FP32, *arguments, "-o", "one", cwd=tmp_path)
     assert one.code == 0, one.err
-    links = (tmp_path / "links").read_bytes() if extra else b""
+    links = (tmp_path / "links").read_bytes() if "--alignments" in extra else b""
     main, other = (s2s.wait(*p) for p in start_ranks(s2s, tmp_path, *arguments, "-o", "two", "--flush-every", 7))
     assert (main.code, other.code) == (0, 0), main.err + other.err
     assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
     assert main.err == one.err
     assert other.err == ""
-    assert not extra or (tmp_path / "links").read_bytes() == links
+    assert "--alignments" not in extra or (tmp_path / "links").read_bytes() == links
     assert not list(tmp_path.glob("*.part*"))
 
 

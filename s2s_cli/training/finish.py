@@ -41,7 +41,9 @@ def _choose(trainer: Trainer, record: Record | None) -> str:
     if record is None or not _is_better(trainer, record):
         trainer.checkpoints.point_to_best(trainer.progress.history)
         if record is None:
-            return "; there is no average, which takes two checkpoints that were validated and kept (valid_every, keep_best)"
+            return (
+                "; there is no average, which takes two checkpoints: two validations, and keep_best of no less than 2"
+            )
         return f"; the average of {len(record['averaged'])} checkpoints is not better"
     trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
     return f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def hold(run: Path, runtime: Runtime) -> Iterator[None]:
         yield
 
 
-def hold_to(run: Path, config: Config, dataset: Dataset, runtime: Runtime) -> None:
+def hold_to(run: Path, config: Config, dataset: Dataset, runtime: Runtime, say: Callable[[str], object] = tell) -> None:
     """Write a new run's settings, or compare an old one's, and write those that may change. Raises ConfigError that names
     each difference.
 
@@ -85,11 +85,12 @@ def hold_to(run: Path, config: Config, dataset: Dataset, runtime: Runtime) -> No
     for name in ("keep_last", "keep_best"):
         old, new = before.get("train", {}).get(name, 0), getattr(config.train, name)
         if isinstance(old, int) and old > new:
-            tell(f"{name} was {old} and is {new}: with the next validation, more than {new} go")
-    for name, new in {**kernels, "device": runtime.device.type}.items():
+            say(f"{name} was {old} and is {new}: with the next validation, the checkpoints beyond go")
+    for name, new in {**kernels, **here}.items():
         old = before.get("runtime", {}).get(name)
         if old not in (None, new):
-            tell(f"{name} was {old} and is {new}: sums are rounded otherwise from here on")
+            drawn = ", and dropout draws otherwise," if name == "processes" else ""
+            say(f"{name} was {old} and is {new}: sums are rounded otherwise{drawn} from here on")
 
 
 def recorded_batch_tokens(run: Path) -> int | None:
@@ -127,7 +128,7 @@ def _recorded(run: Path) -> dict[str, Any] | None:
     if "sha256" not in before.get("data", {}):  # which stand last
         raise ConfigError(f"{path} cannot be read as the settings of a run: it is cut short")
     processes, device = (before["data"].pop(name, default) for name, default in (("processes", 1), ("device", None)))
-    before.setdefault("runtime", {})["device"] = device
+    before.setdefault("runtime", {}).update(processes=processes, device=device)
     accumulate = before.get("train", {}).get("accumulate", 1)
     if not (isinstance(processes, int) and isinstance(accumulate, int)):
         raise ConfigError(f"{path} cannot be read as the settings of a run: its batches cannot be counted")

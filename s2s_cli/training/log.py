@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from s2s_cli.files import sync
-from s2s_cli.runtime import tell, write_whole
+from s2s_cli.runtime import has_screen, tell, write_whole
 
 
 class Log:
@@ -69,3 +69,17 @@ class Log:
         """Have the numbers on disk, before a checkpoint that they lead up to."""
         if not self._silent and self._metrics.exists():
             sync(self._metrics)
+
+
+def live_line(done: int, total: int, shown: bool) -> Any:
+    """A progress bar of updates, below all that is told, if it is to be `shown` and there is a screen."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=done,
+        unit="upd",
+        disable=not (shown and has_screen()),
+        dynamic_ncols=True,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+    )

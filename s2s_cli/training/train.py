@@ -18,6 +18,7 @@ from s2s_cli.errors import ConfigError, DataError
 from s2s_cli.models.build import build_model, num_parameters
 from s2s_cli.runtime import Runtime, StopSignal, keep_memory, seed_for
 from s2s_cli.training.board import Board
+from s2s_cli.training.checkpoints import Checkpoints
 from s2s_cli.training.dry_run import dry_run
 from s2s_cli.training.finish import finish
 from s2s_cli.training.fit import fitting
@@ -25,7 +26,7 @@ from s2s_cli.training.hold import hold, hold_to, recorded_batch_tokens, recorded
 from s2s_cli.training.init_from import first_weights
 from s2s_cli.training.log import Log
 from s2s_cli.training.optim import Average, build_optimizer, freeze, shards_of
-from s2s_cli.training.state import Checkpoints, Learner, Progress
+from s2s_cli.training.state import Learner, Progress
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.validate import chosen_lines, chosen_pairs
 
@@ -76,8 +77,9 @@ def train(config: Config) -> None:
 def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     """All that a run is made of, where its last command left it."""
     settings = config.train
-    checkpoints = Checkpoints(settings.run, settings.valid_metric, settings.keep_last, settings.keep_best)
     with runtime.step():
+        log = Log(settings.run, silent=not runtime.is_main)
+        checkpoints = Checkpoints(settings.run, settings.valid_metric, settings.keep_last, settings.keep_best, log.say)
         if runtime.is_main:
             checkpoints.tidy()
     with runtime.step():
@@ -87,10 +89,9 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
     settings = config.train
     with runtime.step():
         if runtime.is_main:
-            hold_to(settings.run, config, dataset, runtime)
+            hold_to(settings.run, config, dataset, runtime, log.say)
     progress = _resume(checkpoints, learner, runtime)
     with runtime.step():
-        log = Log(settings.run, silent=not runtime.is_main)
         log.rewind(progress.update, progress.history[-1]["update"] if progress.history else 0)
         if settings.tensorboard and runtime.is_main:
             log.also = Board(settings.run, progress.seconds).write
@@ -117,13 +118,7 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
             "`score: {lowercase: true}` in s2s.yaml has it leave case alone"
         )
     if progress.update:
-        log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
-        before = progress.history[-1].get("precision") if progress.history else None
-        if before and before != runtime.precision:  # auto, and another machine
-            log.say(f"{runtime.precision} from here on, where it was {before}: this machine is no faster in that")
-        threads = torch.get_num_threads()
-        if runtime.device.type == "cpu" and progress.threads not in (0, threads):
-            log.say(f"{threads} threads from here on, where it was {progress.threads}: sums are rounded otherwise")
+        _tell_of_going_on(log, progress, runtime)
     else:
         with runtime.step():
             reports = first_weights(learner.model, dataset.vocabs, settings)
@@ -140,6 +135,19 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
             "never falls, and may stay small; lower --warmup, or train longer"
         )
     return trainer
+
+
+def _tell_of_going_on(log: Log, progress: Progress, runtime: Runtime) -> None:
+    """Where a run goes on, and what of this machine may round otherwise than that of before."""
+    log.say(f"going on after update {progress.update}, epoch {progress.position[0]}")
+    before = progress.history[-1].get("precision") if progress.history else None
+    if before and before != runtime.precision:  # auto, and another machine
+        log.say(f"{runtime.precision} from here on, where it was {before}: this machine is no faster in that")
+    threads = torch.get_num_threads()
+    if runtime.device.type == "cpu" and progress.threads not in (0, threads):
+        log.say(f"{threads} threads from here on, where it was {progress.threads}: sums are rounded otherwise")
+    if size := min(filter(None, progress.too_large), default=0):
+        log.say(f"batches of {size:,} positions were too large for the memory: such are split, as before")
 
 
 def _scores_miss_case(config: Config, dataset: Dataset) -> bool:

@@ -18,12 +18,13 @@ from s2s_cli.data.loader import TrainStream
 from s2s_cli.data.noise import Noise
 from s2s_cli.errors import Interrupted, S2SError
 from s2s_cli.models.base import Seq2Seq
-from s2s_cli.runtime import Runtime, StopSignal, has_screen, tell
+from s2s_cli.runtime import Runtime, StopSignal, tell
 from s2s_cli.training.board import Board
+from s2s_cli.training.checkpoints import Checkpoints
 from s2s_cli.training.health import IN_A_ROW, MAX_RETURNS, READ_EVERY, Reader, judge
-from s2s_cli.training.log import Log
+from s2s_cli.training.log import Log, live_line
 from s2s_cli.training.optim import learning_rate, plateau_drops
-from s2s_cli.training.state import Checkpoints, Learner, Progress, Record, Tally
+from s2s_cli.training.state import Learner, Progress, Record, Tally
 from s2s_cli.training.update import Updater
 from s2s_cli.training.validate import Validation, chosen_lines, samples, validate
 
@@ -69,17 +70,7 @@ class Trainer:
 
     def run(self, stop: StopSignal) -> str:
         """Train until a limit, patience or a signal ends it; returns the reason. Raises Interrupted after a signal."""
-        from tqdm import tqdm
-
-        progress = self.progress
-        bar = tqdm(
-            total=self.num_updates,
-            initial=progress.update,
-            unit="upd",
-            disable=not (self.runtime.is_main and has_screen()),
-            dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
-        )
+        bar = live_line(self.progress.update, self.num_updates, self.runtime.is_main)
         self.learner.model.train()
         self._start_clocks()
         with bar:
@@ -208,11 +199,19 @@ class Trainer:
         advice += ", in another --run" if self._saved else ""
         if not progress.history:
             raise S2SError(f"{IN_A_ROW} updates in a row went wrong, up to {progress.update}: {advice}")
-        update = progress.history[-1]["update"]
         if progress.health.returns == MAX_RETURNS:
-            raise S2SError(f"after update {update} it went wrong {MAX_RETURNS + 1} times: {advice}")
+            raise S2SError(
+                f"after update {progress.history[-1]['update']} it went wrong {MAX_RETURNS + 1} times: {advice}"
+            )
+        update = 0
         with self.runtime.step():  # after which the main process has written what the others now read
             self.checkpoints.background.wait()
+            validated = [record["update"] for record in progress.history]
+            if self.runtime.is_main and not (update := self.checkpoints.newest_whole(validated)):
+                raise S2SError(
+                    f"{IN_A_ROW} updates in a row went wrong, and no validated checkpoint is whole: {advice}"
+                )
+        update = self.runtime.share(update)
         self.progress = self.checkpoints.load(self.learner, update)
         if self.runtime.is_main:  # a signal may have saved what is given up here
             self.checkpoints.forget_after(update, self.progress.history)

@@ -57,7 +57,8 @@ class Updater:
         self.scaler: Tensor | None = None
         self.scale_as(scaler)
         # Positions, rows times the longer side, of the smallest batch that this process's memory was too small for.
-        self.too_large = too_large[runtime.rank] if runtime.rank < len(too_large) else 0
+        same = len(too_large) == runtime.world  # or else it is not known whose is whose
+        self.too_large = too_large[runtime.rank] if same else min(filter(None, too_large), default=0)
         self.split = 0  # that number, until somebody has told of it
 
     def scale_as(self, scaler: Sequence[float]) -> None:

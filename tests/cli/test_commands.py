@@ -127,6 +127,21 @@ def test_validation_score_is_that_of_translate_and_score(s2s: Zygote, home: Path
     assert json.dumps(origin["signature"]) in text
 
 
+def test_validation_by_every_metric_is_that_of_score(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    names = ["chrf", "ter", "wer", "exact", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+    also = [part for name in names for part in ("--valid-also", name)]
+    options = ["--max-updates", 60, "--valid-every", 60, "--valid-metric", "wer", *also, "--run", tmp_path / "run"]
+    done = s2s.run("train", *TINY, *options, cwd=home)
+    assert done.code == 0, done.err
+    origin = json.loads((tmp_path / "run/best/config.json").read_text())["origin"]
+    out = s2s.run("translate", "-m", tmp_path / "run", "-i", "valid.src", cwd=home).out
+    flags = [f"--{name}" for name in ("chrf", "ter", "wer", "exact", "rouge")]
+    text = s2s.run("score", *flags, "--json", "-r", "valid.tgt", cwd=home, stdin=out).out.decode()
+    for name in names:
+        assert json.dumps(origin[name]) in text, name
+    assert json.dumps(origin["signature"]) in text
+
+
 def test_validation_in_bf16_is_that_of_translate_and_score(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     options = ["--precision", "bf16", "--max-updates", 60, "--valid-every", 60, "--run", tmp_path / "run"]
     done = s2s.run("train", *TINY, *options, cwd=home)

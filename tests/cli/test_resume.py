@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,6 @@ OPTIONS = [
     ),
     *("--valid-every", 7, "--log-every", 5, "--keep-best", 2, "--keep-last", 2, "--schedule", "plateau"),
     *("--plateau-patience", 1),
-    *(["--deterministic"] if torch.cuda.is_available() else []),
 ]
 UPDATES = 70
 
@@ -84,9 +84,9 @@ def wait_until(condition, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def interrupt(s2s: Zygote, arguments: list[object], cwd: Path, signum: int, after: float) -> Done:
+def interrupt(s2s: Zygote, arguments: list[object], cwd: Path, signum: int, after: float, **environment: str) -> Done:
     """Run a command, and kill it so many seconds after it has begun to train."""
-    pid, stem = s2s.start(*arguments, cwd=cwd)
+    pid, stem = s2s.start(*arguments, cwd=cwd, **environment)
     log = stem.with_suffix(".err")
     wait_until(lambda: log.exists() and ("parameters;" in (text := log.read_text()) or "s2s:" in text))
     time.sleep(after)
@@ -95,13 +95,36 @@ def interrupt(s2s: Zygote, arguments: list[object], cwd: Path, signum: int, afte
 
 
 def test_killed_twenty_times_ends_the_same(s2s: Zygote, home: Path, tmp_path: Path, straight: dict) -> None:
-    """A run that is done before the next signal comes counts for nothing: another one is killed then."""
+    kill_again_and_again(20, 0.6, s2s, lambda run: command(home, run), tmp_path, straight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_killed_on_a_gpu_ends_the_same(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """With kernels that give the same bits each time, and such as choose among these by shape."""
+    gpu = {"CUDA_VISIBLE_DEVICES": "0"}
+    arguments = lambda run: command(home, run, "--device", "cuda", "--deterministic")  # noqa: E731
+    done = s2s.run(*arguments(tmp_path / "straight"), cwd=tmp_path, **gpu)
+    assert done.code == 0, done.err
+    kill_again_and_again(8, 2.0, s2s, arguments, tmp_path, content(tmp_path / "straight"), **gpu)
+
+
+def kill_again_and_again(
+    times: int,
+    longest: float,
+    s2s: Zygote,
+    arguments: Callable[[Path], list[object]],
+    tmp_path: Path,
+    straight: dict[str, object],
+    **environment: str,
+) -> None:
+    """A run that is done before the next signal comes counts for nothing: another one is killed then. `longest` is in seconds."""
     rng = random.Random(5)
     runs, killed = 0, []
     run = tmp_path / "run-0"
-    while len(killed) < 20:
+    while len(killed) < times:
         signum = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        done = interrupt(s2s, command(home, run), tmp_path, signum, rng.choice([0.02, 0.2, 0.6]) * rng.random())
+        after = longest * rng.choice([0.03, 0.33, 1.0]) * rng.random()
+        done = interrupt(s2s, arguments(run), tmp_path, signum, after, **environment)
         assert done.code in (0, -signal.SIGKILL, 143, 130), done.err
         assert "Traceback" not in done.err
         if done.code == 0 or "nothing left to do" in done.err:
@@ -112,7 +135,7 @@ def test_killed_twenty_times_ends_the_same(s2s: Zygote, home: Path, tmp_path: Pa
         killed.append(done.code)
         if done.code == 143:
             assert "the same command goes on from here" in done.err
-    done = s2s.run(*command(home, run), cwd=tmp_path)
+    done = s2s.run(*arguments(run), cwd=tmp_path, **environment)
     assert done.code == 0, done.err
     assert {-signal.SIGKILL, 143, 130} == set(killed)
     assert content(run) == straight

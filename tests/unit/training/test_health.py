@@ -123,6 +123,33 @@ def test_many_in_a_row_go_back_and_on_with_other_data(
     assert outcome(tmp_path / "b") == outcome(tmp_path / "a")
 
 
+@pytest.mark.parametrize("altered", [[100], [50, 100]])
+def test_it_goes_back_to_no_checkpoint_that_was_altered(
+    altered: list[int], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    Poison(monkeypatch, 118, 118 + IN_A_ROW + 3, torch.nan)
+    go_back = Trainer._go_back
+
+    def spoiled(self: Trainer, bar: object) -> None:
+        for update in altered:
+            path = self.checkpoints.path(update) / "model.safetensors"
+            path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+        go_back(self, bar)
+
+    monkeypatch.setattr(Trainer, "_go_back", spoiled)
+    settings = settings_of(home, tmp_path / "run", valid_every=50)
+    if len(altered) == 2:
+        with pytest.raises(S2SError, match="10 updates in a row went wrong, and no validated checkpoint is whole"):
+            train(settings)
+        return
+    train(settings)
+    said = capsys.readouterr().err
+    assert "passing over step-0000100: " in said
+    assert "back to update 50, and on with the data that follow" in said
+    assert "passing over step-0000100: " in (tmp_path / "run" / "train.log").read_text()
+    assert [record["update"] for record in outcome(tmp_path / "run")[0].history] == [50, 100, 150, 160]
+
+
 @pytest.mark.parametrize("first", [0, 112])
 def test_fp16_whose_gradient_is_never_finite_ends_with_advice(
     first: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

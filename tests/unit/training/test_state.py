@@ -18,9 +18,10 @@ from s2s_cli.config import SearchSettings, TrainSettings
 from s2s_cli.data.vocab import Vocabs
 from s2s_cli.errors import BundleError, S2SError
 from s2s_cli.runtime import Runtime
-from s2s_cli.training import state
+from s2s_cli.training import checkpoints as module
+from s2s_cli.training.checkpoints import Checkpoints
 from s2s_cli.training.optim import Average, build_optimizer, moments_of
-from s2s_cli.training.state import Checkpoints, Learner, Progress, Tally
+from s2s_cli.training.state import Learner, Progress, Tally
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
@@ -208,7 +209,7 @@ def test_an_old_checkpoint_goes_after_the_new_one_is_safe(
         assert kept(at) == ([1, 2], [1, 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(state, "save_bundle", full)
+    monkeypatch.setattr(module, "save_bundle", full)
     with pytest.raises(OSError, match="No space left"):
         save(at, vocabs, 3, scores)
     assert kept(at) == ([1, 2], [1, 2])
@@ -308,6 +309,20 @@ def test_without_another_than_a_torn_one_a_run_begins_anew(tmp_path: Path, vocab
     assert at.updates() == []
     assert (tmp_path / "found" / at.path(3).name / "model.safetensors").is_file()
     assert "the run begins anew" in capsys.readouterr().err
+    save(at, vocabs, 3, {3: 1.0})
+    tear(at.path(3) / "training" / "state.json")
+    with pytest.raises(BundleError, match=r"no checkpoint in .* is whole"):  # what was worth validating is not given up
+        at.resume(learner(vocabs))
+
+
+def test_a_folder_of_nearly_the_name_is_no_checkpoint(tmp_path: Path, vocabs: Vocabs) -> None:
+    at = checkpoints(tmp_path)
+    made = save(at, vocabs, 3, {3: 1.0})
+    shutil.copytree(at.path(3), at.folder / "step-4")
+    fresh = learner(vocabs, 77)
+    assert at.resume(fresh).update == 3
+    assert same(made, fresh)
+    assert (at.folder / "step-4").is_dir()
 
 
 def test_another_optimizer_is_refused_by_name(tmp_path: Path, vocabs: Vocabs) -> None:

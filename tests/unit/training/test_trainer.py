@@ -27,9 +27,10 @@ from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.runtime import Runtime, StopSignal
 from s2s_cli.search.translator import Translator
 from s2s_cli.training import trainer as trainer_module
+from s2s_cli.training.checkpoints import Checkpoints
 from s2s_cli.training.hold import hold_to
 from s2s_cli.training.log import Log
-from s2s_cli.training.state import Checkpoints, Progress
+from s2s_cli.training.state import Progress
 from s2s_cli.training.train import _check_kernels, _fresh_learner, _with_source_cut, train
 from s2s_cli.training.trainer import Trainer
 from s2s_cli.training.update import Updater, positions

@@ -102,6 +102,21 @@ def test_what_is_too_large_is_tried_once(home: Path, dataset: Dataset) -> None:
     assert sum(tried) == 16
 
 
+def test_what_others_found_too_large_is_not_forgotten(home: Path, dataset: Dataset) -> None:
+    """A run that goes on in as many processes knows whose memory was too small; in another number, all take care."""
+    settings = config(home, Path("run"))
+    learner = _fresh_learner(settings, dataset, CPU)
+    for world, found, known in (
+        (2, [0, 48], [0, 48]),
+        (2, [60, 48], [60, 48]),
+        (1, [0, 48], [48]),
+        (3, [0, 48], [48] * 3),
+        (2, [], [0, 0]),
+    ):
+        ranks = [replace(CPU, rank=rank, world=world) for rank in range(world)]
+        assert [Updater(learner, settings.train, rank, (), found).too_large for rank in ranks] == known
+
+
 def test_a_pair_that_does_not_fit_is_the_end(home: Path, dataset: Dataset) -> None:
     update = updater(home, dataset)
     fail_above(update, 0, "there")

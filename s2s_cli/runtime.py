@@ -110,7 +110,7 @@ class Runtime:
         if self.world == 1:
             return number
         total = torch.tensor(number, dtype=torch.float64)
-        dist.all_reduce(total)
+        _together(dist.all_reduce, total)
         return float(total)
 
     @contextlib.contextmanager
@@ -126,7 +126,7 @@ class Runtime:
             error = found
         first = torch.tensor(self.rank if error is not None else self.world)
         if self.world > 1:
-            dist.all_reduce(first, dist.ReduceOp.MIN)
+            _together(dist.all_reduce, first, dist.ReduceOp.MIN)
         if error is not None and int(first) == self.rank:
             raise error
         if int(first) < self.world:
@@ -149,7 +149,7 @@ class Runtime:
             [*(grad.flatten() for grad in grads), sums.to(grads[0].dtype), grads[0].new_full((1,), weight)]
         )
         flat[: sum(sizes)] *= weight
-        dist.all_reduce(flat)
+        _together(dist.all_reduce, flat)
         *means, sums, weights = flat.split([*sizes, len(sums), 1])
         for grad, part in zip(grads, means, strict=True):
             grad.copy_(part.view_as(grad) / weights)
@@ -161,9 +161,9 @@ class Runtime:
             return value
         data = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
         size = torch.tensor(len(data))
-        dist.broadcast(size, source)
+        _together(dist.broadcast, size, source)
         data = data if self.rank == source else torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(data, source)
+        _together(dist.broadcast, data, source)
         return json.loads(bytes(data.tolist()))
 
     def spread(self, tensors: Sequence[Tensor], source: int) -> None:
@@ -171,7 +171,7 @@ class Runtime:
         if not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.broadcast(flat, source)
+        _together(dist.broadcast, flat, source)
         if self.rank != source:
             for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -187,7 +187,7 @@ class Runtime:
                 there = tensors[name].detach() if mine else torch.empty(shape, dtype=getattr(torch, types[name]))
                 there = there.to(self.device).contiguous()
                 if self.world > 1:
-                    dist.broadcast(there, source)
+                    _together(dist.broadcast, there, source)
                 if self.is_main:
                     found[name] = there.to("cpu", copy=True)
         return found
@@ -202,6 +202,17 @@ class Runtime:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         name = f"{self.world} × {name}" if self.world > 1 else name
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def _together(collective: Callable[..., object], *arguments: Any) -> None:
+    """What all processes do at once. Raises S2SError where one of them is no longer there, such as one that was killed."""
+    try:
+        collective(*arguments)
+    except RuntimeError as error:
+        raise S2SError(
+            "another process has ended, and this one cannot go on without it: look for what it said, or what killed it; then the "
+            f"same command goes on from what was saved ({str(error).splitlines()[0][:200]})"
+        ) from None
 
 
 def available_memory(device: torch.device) -> int:

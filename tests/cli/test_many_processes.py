@@ -96,6 +96,24 @@ def test_a_signal_to_one_stops_both_and_they_go_on(s2s: Zygote, home: Path, tmp_
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_process_that_is_killed_ends_the_other_with_a_message(s2s: Zygote, home: Path, tmp_path: Path) -> None:
+    """And the same command goes on to what would have been without that."""
+    options = ["--valid-every", 8, "--patience", 0, "--keep-last", 9]
+    processes = start(s2s, home, tmp_path / "run", "--max-updates", 100_000, *options)
+    wait_until(lambda: (tmp_path / "run" / "last").exists())
+    os.kill(processes[1][0], signal.SIGKILL)
+    main, other = finish(s2s, processes)
+    assert (main.code, other.code) == (2, -signal.SIGKILL)
+    assert main.err.count("another process has ended, and this one cannot go on without it") == 1
+    assert "Traceback" not in main.err
+    limit = 8 * (json.loads((tmp_path / "run/last/training/state.json").read_text())["update"] // 8 + 1)
+    for run in ("run", "straight"):
+        done = finish(s2s, start(s2s, home, tmp_path / run, "--max-updates", limit, *options))
+        assert [one.code for one in done] == [0, 0], done[0].err
+    a, b = (weights(tmp_path / run, limit) for run in ("run", "straight"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_all_begin_with_the_weights_and_the_data_of_the_first(s2s: Zygote, home: Path, tmp_path: Path) -> None:
     """A run that is trained meanwhile may have another best model when the second process looks, a dataset be made anew."""
     for seed in (1, 2):

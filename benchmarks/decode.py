@@ -40,8 +40,7 @@ from s2s_cli.models.positions import sinusoidal_positions
 from s2s_cli.models.transformer import Transformer
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.strategies import Specials, beam_search, limits_for
-from s2s_cli.search.translator import SEARCH_TOKENS
-from s2s_cli.search.workers import Workers, batched
+from s2s_cli.search.workers import Workers, at_once, batched
 
 try:
     import ctranslate2
@@ -133,9 +132,8 @@ def ours(
     workers = Workers(search, options.threads)
 
     def run(sources: Batch) -> list[list[int]]:
-        batches = batched(
-            range(len(sources)), lambda i: len(sources[i]), SEARCH_TOKENS["cpu"], settings.beam, options.threads
-        )
+        budget = at_once("cpu", settings.beam, model.settings.dim)
+        batches = batched(range(len(sources)), lambda i: len(sources[i]), budget, settings.beam, options.threads)
         outputs: list[list[int]] = [[] for _ in sources]
         for number, found in workers.each([([sources[i] for i in batch],) for batch in batches]):
             for i, ids in zip(batches[number], found, strict=True):

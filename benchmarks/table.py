@@ -141,12 +141,24 @@ def translate(results: dict[str, Result]) -> list[str]:
 
 
 def translate_ratios(results: dict[str, Result]) -> list[str]:
-    """Ours beside the best of the toolkits in PyTorch."""
-    lines = ["| model | beam | ours | output tokens/s | whole command |", "| --- | --- | --- | --- | --- |"]
+    """Ours beside the best of the toolkits in PyTorch, and beside CTranslate2, whose fp32 stands for the bf16 that it lacks."""
+    lines = [
+        "| model | beam | ours | output tokens/s | whole command | tokens/s beside CTranslate2 | whole command |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for name, result in results.items():
-        for row in result["ratios"] if result["benchmark"] == "translate" else []:
-            cells = [model_of(name), str(row["beam"]), row["engine"].removeprefix(f"{OURS}:")]
+        if result["benchmark"] != "translate":
+            continue
+        engines = {(row["engine"], row["beam"]): row for row in result["engines"]}
+        for row in result["ratios"]:
+            precision = row["engine"].removeprefix(f"{OURS}:")
+            cells = [model_of(name), str(row["beam"]), precision]
             cells += [f"{row['speed']:.2f} × {row['beside']}", f"{row['whole']:.2f} × {row['whole_beside']}"]
+            ours = engines[row["engine"], row["beam"]]
+            theirs = engines.get((f"ctranslate2:{precision.replace('bf16', 'fp32')}", row["beam"]))
+            for key, turned in (("pieces_per_second", 1), ("whole_seconds", -1)):
+                ratio = (ours[key]["median"] / theirs[key]["median"]) ** turned if theirs else None
+                cells.append("" if ratio is None else f"{ratio:.2f}")
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -160,10 +172,19 @@ def rounding(results: dict[str, Result]) -> list[str]:
     """Lines that differ from what the same arithmetic gives in other batches, and from fp32."""
     rows = [row for result in results.values() if result["benchmark"] == "rounding" for row in result["results"]]
     ways = [name for name in rows[0] if name.startswith("flipped")] if rows else []
-    names = ["beam", "precision", "lines", *(f"{way.removeprefix('flipped, ')}" for way in ways), "unlike fp32", "BLEU"]
+    names = [
+        "model",
+        "beam",
+        "precision",
+        "lines",
+        *(f"{way.removeprefix('flipped, ')}" for way in ways),
+        "unlike fp32",
+        "BLEU",
+    ]
     lines = [f"| {' | '.join(names)} |", "| " + " | ".join("---" for _ in names) + " |"]
     for row in rows:
-        cells = [row["beam"], row["precision"], f"{row['lines']:,}", *(row[way] for way in ways), row["unlike fp32"]]
+        cells = [row.get("model", ""), row["beam"], row["precision"], f"{row['lines']:,}", *(row[way] for way in ways)]
+        cells.append(row["unlike fp32"])
         lines.append(f"| {' | '.join(map(str, cells))} | {row['bleu']:.2f} |")
     return lines
 

@@ -20,7 +20,7 @@ from s2s_cli.data.ranks import Ranks
 from s2s_cli.errors import BundleError, ConfigError, DataError
 from s2s_cli.evaluation.pairwise import rouge_tokenizer
 from s2s_cli.files import is_regular, place_of, sha256
-from s2s_cli.runtime import tell
+from s2s_cli.runtime import keep_memory, tell
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
@@ -43,6 +43,7 @@ def translate(
     score: ScoreSettings = _SCORE,
 ) -> None:
     """The subcommand. Under `torchrun` each process translates every so many-th line, and the first joins what they wrote."""
+    keep_memory()  # of the one process that searches, where no others do
     with Ranks() as ranks:
         seen, repaired = Seen(), dict[Path, Lines]()
         with ranks.step():

@@ -40,11 +40,10 @@ from s2s_cli.search.phrases import specials_for
 from s2s_cli.search.sampling import sample
 from s2s_cli.search.sentences import Span, split
 from s2s_cli.search.strategies import Hypothesis, beam_search, limits_for
-from s2s_cli.search.workers import Workers, batched, in_few_shapes
+from s2s_cli.search.workers import Workers, at_once, batched, in_few_shapes
 
 Tick = Callable[[int], object]
 _PLAIN = TranslateSettings()
-SEARCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of a batch, unless told; with more, a wide model is slower on a CPU
 _AT_ONCE = 4096  # pieces of a given output, beyond which one pass over all pairs of its positions needs too much memory
 
 
@@ -170,6 +169,7 @@ class Translator:
         runtime: Runtime,
         weights: list[float] | None = None,
     ) -> None:
+        self.dim = max(model.settings.dim for model in models)
         self.model = Ensemble([pack(model, runtime.dtype) for model in models], weights)
         self.recorder = None if runtime.device.type == "cpu" else Recorder()
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
@@ -243,7 +243,7 @@ class Translator:
         found: dict[int, list[Output]] = {}
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
-        budget = self.settings.search_tokens or SEARCH_TOKENS[self.runtime.device.type]
+        budget = self.settings.search_tokens or at_once(self.runtime.device.type, self.settings.beam, self.dim)
         if self.recorder is None or settings.samples or (units and units[0].line.tgt is not None):
             batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
         else:

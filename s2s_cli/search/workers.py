@@ -21,6 +21,7 @@ from s2s_cli.worker import call, start_pool
 
 Work = Callable[..., Any]
 _SMALL = 2048  # positions times hypotheses, below which a batch is no faster for being smaller
+_NARROW = 256  # width of a model, up to which its steps cost more for each call than for each row
 _ROUNDS = 2  # batches that each of several processes gets of a window, if it is not so small
 
 
@@ -92,6 +93,15 @@ class Workers:
 def _first() -> None:
     keep_memory()
     torch.set_num_threads(1)
+
+
+def at_once(device: str, beam: int, dim: int) -> int:
+    """Source positions times beam that are searched fastest at once: on a CPU few, unless a beam of a narrow model makes steps of
+    which much is the same cost for any number.
+    """
+    if device == "cuda":
+        return 32768
+    return 8192 if beam > 1 and dim <= _NARROW else 4096
 
 
 def batched(

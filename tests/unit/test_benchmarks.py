@@ -105,7 +105,7 @@ def test_what_ours_translates_is_held_to_the_best_in_pytorch() -> None:
         table.translate(results)[3]
         == "| tiny | 5 | s2s, fp32 | 1,000 (900 to 1,100) | 3.0 (2.0 to 4.0) s | 100 MB | 2 |"
     )
-    assert table.translate_ratios(results)[2] == "| tiny | 5 | fp32 | 2.00 × fairseq | 2.00 × eole |"
+    assert table.translate_ratios(results)[2] == "| tiny | 5 | fp32 | 2.00 × fairseq | 2.00 × eole | 0.50 | 0.33 |"
 
 
 def test_engines_are_those_that_have_the_shape() -> None:

@@ -121,6 +121,20 @@ def decode(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def decode_profile(results: dict[str, Result]) -> list[str]:
+    """Shares of the time of decoding by part, and how much faster it would be if a choice among all pieces cost nothing."""
+    rows = results.get("decode_profile", {}).get("rows", [])
+    parts = list(dict.fromkeys(part for row in rows for part in row["shares"]))
+    lines = [f"| model | beam | precision | {' | '.join(parts)} | without output layer and choosing |"]
+    lines.append("| --- | --- | --- |" + " --- |" * (len(parts) + 1))
+    for row in rows:
+        found = row["shares"]
+        cells = [row["shape"], str(row["beam"]), row["precision"], *(f"{found.get(part, 0.0):.0%}" for part in parts)]
+        faster = 1.0 / (1.0 - found.get("output layer", 0.0) - found.get("choosing", 0.0))
+        lines.append(f"| {' | '.join(cells)} | {faster:.2f} × as fast |")
+    return lines
+
+
 def translate(results: dict[str, Result]) -> list[str]:
     """Speed without load, whole commands, and memory, by shape and beam."""
     lines = [
@@ -320,6 +334,7 @@ TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "startup": startup,
     "growth": growth,
     "decode": decode,
+    "decode-profile": decode_profile,
     "translate": translate,
     "translate-ratios": translate_ratios,
     "rounding": rounding,

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Where the time of decoding on a CPU goes: one pass of `decode.py`'s search by one process, by parts of the model and of search.
+
+    python benchmarks/decode_profile.py [--seconds 4] [--out FILE]
+    python benchmarks/decode_profile.py           # as with --out benchmarks/results/decode_profile.json
+
+Parts are marked for torch's profiler, and each operator counts for the innermost mark around it; what passes between operators
+is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a
+batch at least.
+"""
+
+import argparse
+import functools
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import decode
+import torch
+from conditions import ROOT, conditions
+
+from s2s_cli.models import cache, heads, layers, pack, transformer
+from s2s_cli.runtime import keep_memory
+from s2s_cli.search import rules, strategies
+from s2s_cli.search.workers import at_once
+
+CASES = [(shape, beam, precision) for shape in decode.SHAPES for beam in (1, 5) for precision in ("fp32", "int8")]
+WHOLE = ("encoder", "output layer")  # whose inner parts are not told apart
+PARTS = [
+    ("encoder", transformer.Transformer, "encode"),
+    ("products of the decoder", pack.PackedLinear, "forward"),
+    ("products of the decoder", pack.Int8Linear, "forward"),
+    ("attention", layers, "attend"),
+    ("norms", layers.LayerNorm, "forward"),
+    ("caches", cache.Cache, "append"),
+    ("caches", strategies._Live, "select"),
+    ("caches", strategies._Live, "spread"),
+    ("output layer", heads.SoftmaxHead, "logp"),
+    ("choosing", strategies, "best_of_sums"),
+    ("choosing", rules.Rules, "__call__"),
+]
+MARK, PYTHON, REST = "@", "Python", "the rest"
+
+
+def mark(label: str, owner: object, name: str, open_parts: list[str]) -> None:
+    """Have the profiler see where a function is at work."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def marked(*args: object, **options: object) -> object:
+        if open_parts and open_parts[0] in WHOLE:
+            return function(*args, **options)
+        open_parts.append(label)
+        try:
+            with torch.profiler.record_function(MARK + label):
+                return function(*args, **options)
+        finally:
+            open_parts.pop()
+
+    setattr(owner, name, marked)
+
+
+def shares(profile: torch.profiler.profile) -> dict[str, float]:
+    """The part of the time that each of the parts took in operators, and that passed between these."""
+    spent: dict[str, float] = defaultdict(float)
+    for event in profile.events():
+        parent = event
+        while parent is not None and not parent.name.startswith(MARK):
+            parent = parent.cpu_parent
+        label = REST if parent is None else parent.name.removeprefix(MARK)
+        spent[PYTHON if event is parent else label] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {label: round(micros / total, 4) for label, micros in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+def main() -> None:
+    """Profile every case, print the shares, write them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "decode_profile.json")
+    options = parser.parse_args()
+    about = {"benchmark": "decode_profile"} | conditions(["s2s-cli", "torch"])
+    torch.set_num_threads(1)
+    keep_memory()
+    open_parts: list[str] = []
+    for label, owner, name in PARTS:
+        mark(label, owner, name, open_parts)
+    rows = []
+    for shape, beam, precision in CASES:
+        case = argparse.Namespace(
+            shape=shape, beam=beam, precision=precision, sentences=4000, threads=1, model=None, patience=0.0
+        )
+        model, sources, specials, settings = decode.sentences(case)
+        run = decode.ours(model, case, specials, settings)
+        some = sources[:: len(sources) // 100]
+        run(some)
+        begun = time.perf_counter()
+        run(some)
+        num = int(len(some) * options.seconds / (time.perf_counter() - begun))
+        positions = sum(map(len, some)) / len(some) * beam
+        num = max(num, int(at_once("cpu", beam, model.settings.dim) / positions) + 1)
+        chosen = sources[:: max(1, len(sources) // num)]
+        with torch.profiler.profile() as profile, torch.profiler.record_function(MARK + REST):
+            run(chosen)
+        found = shares(profile)
+        rows.append({"shape": shape, "beam": beam, "precision": precision, "sentences": len(chosen), "shares": found})
+        print(shape, beam, precision, len(chosen), found, flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-parts=${*:-train loss startup growth preprocess score loss_memory products decode translate}
+parts=${*:-train loss startup growth preprocess score loss_memory products decode decode_profile translate}
 
 measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
 

@@ -84,6 +84,9 @@ def _remark(
         tell("alpha: for a length penalty, and of no effect with --length-penalty none")
     if "beam_patience" in said and translator.settings.beam == 1:
         tell("beam_patience: for a beam, and of no effect with --beam 1")
+    of_scores = {"length_penalty", "alpha", "coverage_penalty"}
+    if translator.settings.beam == 1 and settings.format == "text" and (idle := sorted(of_scores & said)):
+        tell(f"{', '.join(idle)}: for choosing in a beam, and of no effect on text with --beam 1")
     if settings.samples and (idle := sorted({"beam", "beam_patience"} & said)):
         tell(f"{', '.join(idle)}: for search alone, and of no effect with --samples")
     if "seed" in settings.model_fields_set and not settings.samples:

@@ -187,16 +187,20 @@ class Translator:
         lines: Iterable[str],
         settings: TranslateSettings = _PLAIN,
         prefixes: Iterable[str] | None = None,
+        score: ScoreSettings | None = None,
     ) -> list[list[Output]]:
         """The outputs of each line, best first; none for a blank line.
 
         `settings` are those of the command: `nbest`, `samples` and `seed`, `mbr`, `align`, `long_lines`; files
-        and formats have no say here. Each output begins with its line of `prefixes` (or with `prefix_text`).
+        and formats have no say here. Each output begins with its line of `prefixes` (or with `prefix_text`). `score` has the
+        options of the metric that `mbr` names.
         """
         self.check(settings)
+        if score is not None:
+            check_kind("score", score, ScoreSettings)
         sources = list(texts(lines))
         begins = [settings.prefix_text] * len(sources) if prefixes is None else as_many(sources, prefixes, "prefixes")
-        return list(self._each(map(Line, count(1), sources, begins), settings))
+        return list(self._each(map(Line, count(1), sources, begins), settings, score=score))
 
     def force(
         self, lines: Iterable[str], outputs: Iterable[str], settings: TranslateSettings = _PLAIN
@@ -218,11 +222,16 @@ class Translator:
             raise ConfigError(f"nbest ({settings.nbest}) is more than beam ({self.settings.beam}): raise beam")
 
     def _each(
-        self, lines: Iterable[Line], settings: TranslateSettings, tick: Tick | None = None, scores: bool = True
+        self,
+        lines: Iterable[Line],
+        settings: TranslateSettings,
+        tick: Tick | None = None,
+        score: ScoreSettings | None = None,
+        scores: bool = True,
     ) -> Iterator[list[Output]]:
         lines = iter(lines)
         while window := list(islice(lines, settings.flush_every)):
-            yield from self.search_lines(window, settings, tick=tick, scores=scores)
+            yield from self.search_lines(window, settings, tick=tick, score=score, scores=scores)
 
     def search_lines(
         self,

@@ -77,6 +77,10 @@ def test_scores_come_with_their_formula(translate: Translate) -> None:
     drawn = translate("--samples", 2, "--beam", 3, "--format", "tsv", stdin=b"the dog\n")
     assert "seed: for sampling alone" in translate("--seed", 2, stdin=b"the dog\n").err
     assert "beam: for search alone, and of no effect with --samples" in drawn.err
+    assert (
+        "alpha, length_penalty: for choosing in a beam, and of no effect"
+        in translate(*gnmt, "--beam", 1, stdin=b"a\n").err
+    )
     assert "temperature: for sampling alone" in translate("--temperature", 2, stdin=b"the dog\n").err
 
 

@@ -238,6 +238,13 @@ def test_mbr_ranks_candidates(vocabs: Vocabs) -> None:
         utilities = [o.utility for o in ranked]
         assert utilities == sorted(utilities, reverse=True)
         assert len(ranked) == len({o.text for o in ranked})
+    usual, other = (
+        tool.search(LINES[:9], wanted(samples=8, mbr="chrf"), score=ScoreSettings(chrf_char_order=n)) for n in (6, 1)
+    )
+    assert [o.utility for o in usual[0]] == [
+        o.utility for o in tool.search(LINES[:1], wanted(samples=8, mbr="chrf"))[0]
+    ]
+    assert [o.utility for o in usual[0]] != [o.utility for o in other[0]], "options of the metric count"
 
 
 SENTENCES = "the dog sees the cat. the man hears! not today? here and the old man. the young dog knows."
@@ -410,6 +417,10 @@ MISUSE: dict[str, tuple[Callable[[Translator], object], str]] = {
     "no prefix": (lambda t: t.search(["the"], prefixes=[None]), "prefixes: line 1 is None"),
     "other settings": (lambda t: t.search(["the"], SearchSettings()), "settings must be TranslateSettings"),
     "settings as a dict": (lambda t: t.force(["the"], ["der"], {"nbest": 2}), r"TranslateSettings\(…\).* not dict"),
+    "options of a metric": (
+        lambda t: t.search(["the"], wanted(samples=2, mbr="chrf"), score={"chrf_beta": 2}),
+        "score must be ScoreSettings",
+    ),
     "more than the beam": (lambda t: t.search(["the"], wanted(nbest=10)), r"nbest \(10\) is more than beam \(3\)"),
     "a list of models": (lambda _: Translator(["a", "b"]), r'Translator\("a", "b"\)'),
     "no model": (lambda _: Translator(None), "needs a model"),

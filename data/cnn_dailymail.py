@@ -17,7 +17,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from fetch import FetchError, archive_of, command, find_local, one_line, parser, write_whole
+from fetch import FetchError, archive_of, command, find_local, note_origin, one_line, parser, write_whole
 
 URL = "https://huggingface.co/datasets/cnn_dailymail/resolve/11343c3752184397d56efc19a8a7cceb68089318/data"
 LISTS = "https://raw.githubusercontent.com/abisee/cnn-dailymail/master/url_lists"
@@ -66,6 +66,7 @@ def main() -> int:
             whole = [found[key] for key in sorted(found) if all(found[key])]
             write_whole(args.out_dir / f"{split}.src", "".join(src + "\n" for src, _ in whole).encode())
             write_whole(args.out_dir / f"{split}.tgt", "".join(tgt + "\n" for _, tgt in whole).encode())
+        note_origin(args.out_dir, local)
         return ", ".join(f"{len(found):,} stories of {split}" for split, found in pairs.items())
 
     return command("cnn_dailymail", work)

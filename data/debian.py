@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fetch import FetchError, Text, command, download, fetch_texts, find_local, write_whole
+from fetch import FetchError, Text, command, download, fetch_texts, find_local, note_origin, write_whole
 
 MIRROR = "http://deb.debian.org/debian"
 FOLDERS = {"translation": "debian-mt-en-de", "summaries": "debian-summ-en"}
@@ -300,14 +300,14 @@ def main() -> int:
         if (args.local or not made) and (found := find_local(args.local, FOLDERS[args.task], "train.ids")):
             names = [f"{part}.{side}" for part in ("train", "val", "test") for side in (*SIDES[args.task], "ids")]
             fetch_texts(args.out_dir, found, "", {name: Text("") for name in names})
+            note_origin(args.out_dir, found)
             return f"{len(names)} files of {found}"
+        suites = args.suite or ["bookworm"]
         cache = args.out_dir / "indexes"
-        texts = (
-            from_lists(args.lists)
-            if args.lists
-            else from_mirror(args.mirror.rstrip("/"), args.suite or ["bookworm"], cache)
-        )
-        return make(args.task, read_packages(texts), args.out_dir)
+        texts = from_lists(args.lists) if args.lists else from_mirror(args.mirror.rstrip("/"), suites, cache)
+        done = make(args.task, read_packages(texts), args.out_dir)
+        note_origin(args.out_dir, None, "the indexes that apt keeps" if args.lists else f"fetched: {', '.join(suites)}")
+        return done
 
     return command("debian", work)
 

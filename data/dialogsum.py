@@ -16,7 +16,19 @@ import json
 import sys
 from pathlib import Path
 
-from fetch import FetchError, Text, command, download, fault_of, fetch_texts, find_local, one_line, parser, write_whole
+from fetch import (
+    FetchError,
+    Text,
+    command,
+    download,
+    fault_of,
+    fetch_texts,
+    find_local,
+    note_origin,
+    one_line,
+    parser,
+    write_whole,
+)
 
 URL = "https://raw.githubusercontent.com/cylnlp/dialogsum/main/DialogSum_Data"
 FOLDER = "dialogsum"  # what a local copy is called inside the folder that S2S_DATA names
@@ -48,6 +60,7 @@ def main() -> int:
     def work() -> str:
         if local := find_local(args.local, FOLDER, "train.src"):
             fetch_texts(args.out_dir, local, URL, FILES)
+            note_origin(args.out_dir, local)
             return f"{len(FILES)} files in {args.out_dir}"
         for name, wanted in FILES.items():
             jsonl = download(f"{args.url.rstrip('/')}/{wanted.path}", args.out_dir / "origin" / wanted.path)
@@ -57,6 +70,7 @@ def main() -> int:
                     f"{name}: {jsonl} is not the one that is known: {fault}; name a local copy with --from (run.sh: --data)"
                 )
             write_whole(args.out_dir / name, text)
+        note_origin(args.out_dir, local)
         return f"{len(FILES)} files in {args.out_dir}"
 
     return command("dialogsum", work)

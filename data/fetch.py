@@ -18,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
+ORIGIN = "origin.txt"  # beside the texts of a corpus: where they are from
 TIMEOUT = 60  # seconds without a byte before a download is given up
 
 
@@ -174,6 +175,11 @@ def write_whole(path: Path, text: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def note_origin(out: Path, local: Path | None, otherwise: str = "fetched") -> None:
+    """Say in a file of the corpus where it is from, for the results of recipes; not of which folder, which is this machine's."""
+    write_whole(out / ORIGIN, f"{'local copy' if local else otherwise}\n".encode())
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ https://aclanthology.org/2020.sigmorphon-1.2; the words are Wiktionary's, CC BY-
 import sys
 import unicodedata
 
-from fetch import Text, command, fetch_texts, find_local, parser, write_whole
+from fetch import Text, command, fetch_texts, find_local, note_origin, parser, write_whole
 
 URL = "https://raw.githubusercontent.com/sigmorphon/2020/3d9bb3658b6a964ccd127e2a6781665262516bf6/task1/data"
 FOLDER = "g2p"  # what a local copy is called inside the folder that S2S_DATA names
@@ -57,9 +57,10 @@ def main() -> int:
     args = parser("Put words and their phones in five languages into a folder.", FOLDER, URL).parse_args()
 
     def work() -> str:
-        written = fetch_texts(
-            args.out_dir, find_local(args.local, FOLDER, "train.fre.tsv"), args.url.rstrip("/"), FILES
-        )
+        local = find_local(args.local, FOLDER, "train.fre.tsv")
+        written = fetch_texts(args.out_dir, local, args.url.rstrip("/"), FILES)
+        if written:
+            note_origin(args.out_dir, local)
         for name in FILES:
             rows = [row.split("\t") for row in (args.out_dir / name).read_text(encoding="utf-8").split("\n")[:-1]]
             stem = name.removesuffix(".tsv")

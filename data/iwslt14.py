@@ -16,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from fetch import FetchError, archive_of, command, find_local, parser, unpack, write_whole
+from fetch import FetchError, archive_of, command, find_local, note_origin, parser, unpack, write_whole
 
 URL = "https://dl.fbaipublicfiles.com/fairseq/data/iwslt14"  # the campaign's own archive, whose first address is gone
 FOLDER = "iwslt14-de-en"  # what a local copy is called inside the folder that S2S_DATA names
@@ -71,6 +71,7 @@ def main() -> int:
             }
             for part, chosen in parts.items():
                 write_whole(args.out_dir / f"{part}.{lang}", "".join(line + "\n" for line in chosen).encode())
+        note_origin(args.out_dir, local)
         return (
             f"{len(trained['de']):,} pairs for training and validation, {len(tested['de']):,} to test in {args.out_dir}"
         )

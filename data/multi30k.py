@@ -14,7 +14,7 @@ Multi30k is derived from Flickr30K and is for non-commercial research and educat
 
 import sys
 
-from fetch import Text, command, fetch_texts, find_local, parser
+from fetch import Text, command, fetch_texts, find_local, note_origin, parser
 
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1"
 FOLDER = "multi30k-en-de"  # what a local copy is called inside the folder that S2S_DATA names
@@ -43,6 +43,8 @@ def main() -> int:
     def work() -> str:
         local = find_local(args.local, FOLDER, "train.en")
         written = fetch_texts(args.out_dir, local, args.url.rstrip("/"), FILES, ("", "tok"))
+        if written:
+            note_origin(args.out_dir, local)
         return f"{len(FILES)} files in {args.out_dir}, {len(written)} written, all verified"
 
     return command("multi30k", work)

@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from fetch import Text, command, download, fetch_texts, find_local, one_line, parser, write_whole
+from fetch import Text, command, download, fetch_texts, find_local, note_origin, one_line, parser, write_whole
 
 URL = "https://raw.githubusercontent.com/google-research-datasets/dstc8-schema-guided-dialogue/master"
 FOLDER = "sgd-dialogue"  # what a local copy is called inside the folder that S2S_DATA names
@@ -42,6 +42,7 @@ def main() -> int:
         names = [f"{split}.{side}" for split in NUM_FILES for side in ("src", "tgt")]
         if local := find_local(args.local, FOLDER, "train.src"):
             fetch_texts(args.out_dir, local, URL, {name: Text("") for name in names})
+            note_origin(args.out_dir, local)
             return f"{len(names)} files of {local}"
         counts = []
         for split, (theirs, num_files) in NUM_FILES.items():
@@ -56,6 +57,7 @@ def main() -> int:
             write_whole(args.out_dir / f"{split}.src", "".join(src + "\n" for src, _ in pairs).encode())
             write_whole(args.out_dir / f"{split}.tgt", "".join(tgt + "\n" for _, tgt in pairs).encode())
             counts.append(f"{len(pairs):,} answers of {split}")
+        note_origin(args.out_dir, local)
         return ", ".join(counts)
 
     return command("sgd", work)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fetch import FetchError, archive_of, command, find_local, parser, unpack, write_whole
+from fetch import FetchError, archive_of, command, find_local, note_origin, parser, unpack, write_whole
 
 URL = "https://www.statmt.org"
 FOLDER = "wmt14-en-de"  # what a local copy is called inside the folder that S2S_DATA names
@@ -56,6 +56,7 @@ def main() -> int:
                 path = args.out_dir / f"{split}.{lang}"
                 if not path.exists():
                     write_whole(path, test_set(name, side, path))
+        note_origin(args.out_dir, local)
         return f"three corpora and two test sets in {args.out_dir}"
 
     return command("wmt14", work)

@@ -4,9 +4,9 @@
 #   names                the arguments that are no options: which parts of the recipe to run
 #   from                 --from DIR for a script of data/, if --data was given
 # and offers `once FILE COMMAND...`, which runs a command unless the file that it makes is there, `after RUN FILE COMMAND...`, which
-# also runs it where the run has been trained further since, and `say`.
+# also runs it where the run has been trained further since, `bring`, which makes a corpus be there, `train`, and `say`.
 # Options of every recipe:
-#   --smoke      under a minute on a corner of the data, to see that every step works
+#   --smoke      under a minute, to see that every step works: on a corner of a local copy, else on text that is made up
 #   --data DIR   take the data from this local copy alone (else from $S2S_DATA what is there; else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside run.sh); --smoke adds -smoke to the name
 
@@ -16,6 +16,7 @@ work=$recipe/work
 smoke=false
 names=()
 from=()
+gpus=1
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
@@ -31,6 +32,27 @@ after() {
     shift 2
     say "$@"
     "$@"
+}
+
+# Makes a corpus by its script of data/, unless FILE is there, or for no FILE anyhow, since some of them verify what is there.
+# Without a local copy, smoke runs have a stand-in. Where it is from goes into results.json.
+bring() { # FILE CORPUS FOLDER [FLAGS...]
+    if [ ! -f "$1" ]; then
+        if $smoke && [ -z "${S2S_DATA:-}" ]; then
+            python3 "$root/data/standin.py" "${@:2}"
+        else
+            python3 "$root/data/$2.py" "${@:3}" ${from[@]+"${from[@]}"}
+        fi
+    fi
+    S2S_ORIGIN=$(cat "$3/origin.txt" 2> /dev/null || true)
+    export S2S_ORIGIN
+}
+
+# Trains a run, on several processes after `count_gpus`; the run's folder has the commit that it was begun with, for results.json.
+train() { # RUN FLAGS...
+    mkdir -p "$1"
+    [ -e "$1/last" ] || python3 "$root/recipes/results.py" --commit > "$1/commit"
+    distributed train --run "$@"
 }
 
 # The beginning of each text of standard input, as summarization/lead.py gives it, in a file.
@@ -50,7 +72,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 # results.json says how it was made, but not which folders it was made in
-S2S_RECIPE="${GPUS:+GPUS=$GPUS }${SUITES:+SUITES='$SUITES' }bash recipes/${recipe##*/}/run.sh$(! $smoke || echo ' --smoke')${names[*]+ ${names[*]}}"
+variables="${GPUS:+GPUS=$GPUS }${SUITES:+SUITES='$SUITES' }"
+S2S_RECIPE="${variables}bash recipes/${recipe##*/}/run.sh$(! $smoke || echo ' --smoke')${names[*]+ ${names[*]}}"
 export S2S_RECIPE
 [ -z "${S2S_DATA:-}" ] || S2S_DATA=$(cd "$S2S_DATA" && pwd) # the current folder changes below
 [ ! -x "$root/.venv/bin/s2s" ] || PATH=$root/.venv/bin:$PATH

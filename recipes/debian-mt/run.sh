@@ -7,7 +7,7 @@
 #   transformer  English to German
 #   copy         the same with a copy head: names of programs, files and options stand in both languages
 #   both         one model for both directions; a tag before the source says which
-#   --smoke      under a minute on a corner of the data, to see that every step works
+#   --smoke      under a minute, to see that every step works: on a corner of a local copy, else on text that is made up
 #   --data DIR   take the corpus from a local copy (else $S2S_DATA, else it is made from Debian's package indexes)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 #
@@ -15,15 +15,14 @@
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
 
+[ ${#names[@]} -gt 0 ] || ! $smoke || names=(copy both)
 [ ${#names[@]} -gt 0 ] || names=(transformer copy both)
 text=text
 limits=()
 corpus=()
 best=4
-if [ ! -f text/test.ids ]; then
-    # shellcheck disable=SC2086 # several suites are several arguments
-    python3 "$root/data/debian.py" text --task translation ${from[@]+"${from[@]}"} ${SUITES:+--suite $SUITES} ${LISTS:+--lists "$LISTS"}
-fi
+# shellcheck disable=SC2086 # several suites are several arguments
+bring text/test.ids debian text --task translation ${SUITES:+--suite $SUITES} ${LISTS:+--lists "$LISTS"}
 if $smoke; then
     text=corner
     mkdir -p $text
@@ -58,7 +57,7 @@ for name in "${names[@]}"; do
         *) echo "run.sh: there is no model $name, only transformer, copy, both" >&2; exit 2 ;;
     esac
     say "$name"
-    s2s train -c "$recipe/s2s.yaml" --data $data --run "$name" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
+    train "$name" -c "$recipe/s2s.yaml" --data $data ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
     after "$name" "$name/averaged" s2s average -m "$name" --best $best -o "$name/averaged"
     to_german+=("$name=$name/test.hyp.de,$name")
     if [ "$name" = both ]; then
@@ -73,9 +72,10 @@ for name in "${names[@]}"; do
 done
 flags="--bleu --chrf --ter --confidence --paired bootstrap"
 say "English to German; the first row copies the source"
-python3 "$root/recipes/results.py" source=$text/test.en "${to_german[@]}" --refs $text/test.de --flags "$flags"
+python3 "$root/recipes/results.py" source=$text/test.en "${to_german[@]}" --src $text/test.en --refs $text/test.de \
+    --flags "$flags" --pairs copy:transformer both:transformer
 [ ${#to_english[@]} -eq 0 ] || {
     say "German to English"
-    python3 "$root/recipes/results.py" source=$text/test.de "${to_english[@]}" --refs $text/test.en --flags "$flags" \
-        --output results.to-english.json
+    python3 "$root/recipes/results.py" source=$text/test.de "${to_english[@]}" --src $text/test.de --refs $text/test.en \
+        --flags "$flags" --output results.to-english.json
 }

@@ -73,7 +73,7 @@ def main() -> None:
         print(f"\n{turns[k]}\n  real: {refs[k]}")
         for way, answers in every.items():
             print(f"  {WAYS[way]}: {answers[k]}")
-    write(systems)
+    write(systems, [str(text / f"test.{side}") for side in ("src", "tgt")])
 
 
 main()

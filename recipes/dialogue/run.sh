@@ -5,17 +5,18 @@
 #
 #   bash recipes/dialogue/run.sh [--smoke] [--data DIR] [--work DIR] [lstm|transformer ...]
 #
-#   --smoke      under a minute on a corner of the data, to see that every step works
+#   --smoke      under a minute, to see that every step works: on a corner of a local copy, else on text that is made up
 #   --data DIR   take the dialogues from a local copy (else $S2S_DATA, else they are downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
 
+[ ${#names[@]} -gt 0 ] || ! $smoke || names=(lstm)
 [ ${#names[@]} -gt 0 ] || names=(lstm transformer)
 text=text
 limits=()
 corpus=()
-[ -f text/test.tgt ] || python3 "$root/data/sgd.py" text ${from[@]+"${from[@]}"}
+bring text/test.tgt sgd text
 if $smoke; then
     text=corner
     mkdir -p $text
@@ -36,7 +37,7 @@ for model in "${names[@]}"; do
         *) echo "run.sh: there is no model $model, only lstm and transformer" >&2; exit 2 ;;
     esac
     say "$model"
-    s2s train -c "$recipe/s2s.yaml" --run "$model" "${flags[@]}" ${limits[@]+"${limits[@]}"}
+    train "$model" -c "$recipe/s2s.yaml" "${flags[@]}" ${limits[@]+"${limits[@]}"}
     # the likeliest answer; answers by chance, from all words and from the likely ones; the one that most samples are like
     after "$model" "$model/beam.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/beam.hyp"
     after "$model" "$model/sampled.hyp" s2s translate -m "$model" -i $text/test.src -o "$model/sampled.hyp" --samples 1

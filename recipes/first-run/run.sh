@@ -23,7 +23,8 @@ step() { printf '\n== %s\n' "$*" >&2; "$@"; }
 step s2s train
 step s2s translate -i text/test.en -o test.hyp.de
 step s2s score --bleu --chrf
-S2S_RECIPE="bash recipes/first-run/run.sh" python "$root/recipes/results.py" s2s=test.hyp.de,run --refs text/test.de --flags "--bleu --chrf"
+S2S_RECIPE="bash recipes/first-run/run.sh" S2S_ORIGIN="made up by data/grammar.py" \
+    python "$root/recipes/results.py" s2s=test.hyp.de,run --src text/test.en --refs text/test.de --flags "--bleu --chrf"
 
 printf '\n== Three sentences that it never saw\n' >&2
 head -n 3 text/test.en > three.en

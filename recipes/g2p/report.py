@@ -54,7 +54,8 @@ def main() -> None:
         ["language", f"WER, mean of {len(args.seeds)} seeds", "PER", "WER, ensemble", "PER", "seconds a seed"],
         [[row[0], spread(row[1]), spread(row[2]), *row[3:5], f"{row[5]:.0f}"] for row in rows],
     )
-    write(systems, published_wer_of_fifteen_languages=PUBLISHED)
+    texts = [f"text/test.{language}.{side}" for language in args.languages for side in ("src", "tgt")]
+    write(systems, texts, published_wer_of_fifteen_languages=PUBLISHED)
 
 
 def spread(values: list[float]) -> str:

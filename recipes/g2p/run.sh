@@ -4,7 +4,8 @@
 #
 #   bash recipes/g2p/run.sh [--smoke] [--data DIR] [--work DIR] [fre|gre|hun|ice|kor ...]
 #
-#   --smoke      under a minute: one language, two seeds, 20 updates, to see that every step works
+#   --smoke      under a minute, to see that every step works: one language, two seeds, 20 updates, on words of a local copy, else
+#                on made-up ones
 #   --data DIR   take the data from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
@@ -20,7 +21,7 @@ if $smoke; then
     limits=(--max-updates 20 --valid-every 10 --beam 1)
 fi
 
-python3 "$root/data/g2p.py" text ${from[@]+"${from[@]}"}
+bring "" g2p text
 for language in "${languages[@]}"; do
     [ -f "text/train.$language.src" ] || { echo "run.sh: there is no language $language, only fre, gre, hun, ice, kor" >&2; exit 2; }
     once "$language/data-bin/dataset.json" s2s preprocess -c "$recipe/s2s.yaml" -o "$language/data-bin" \
@@ -32,7 +33,7 @@ for language in "${languages[@]}"; do
         runs+=(-m "$run")
         [ ! -f "$run/test.hyp" ] || continue
         say "$language, seed $seed"
-        s2s train -c "$recipe/s2s.yaml" --data "$language/data-bin" --run "$run" --seed "$seed" ${limits[@]+"${limits[@]}"}
+        train "$run" -c "$recipe/s2s.yaml" --data "$language/data-bin" --seed "$seed" ${limits[@]+"${limits[@]}"}
         s2s translate -m "$run" -i "text/test.$language.src" -o "$run/test.hyp"
     done
     once "$language/ensemble.hyp" s2s translate "${runs[@]}" -i "text/test.$language.src" -o "$language/ensemble.hyp"

@@ -5,7 +5,7 @@
 #   bash recipes/iwslt14-de-en/run.sh [--smoke] [--data DIR] [--work DIR] [transformer|rdrop ...]
 #
 #   GPUS         processes of torchrun, one a GPU (default: as many GPUs as there are, else 1)
-#   --smoke      under a minute, on sentences made by data/grammar.py, to see that every step works
+#   --smoke      under a minute, on text that is made up, to see that every step works
 #   --data DIR   take the archive from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
@@ -21,14 +21,13 @@ limits=()
 corpus=()
 best=10
 if $smoke; then
-    [ -f text/test.de ] || python3 "$root/data/grammar.py" text --train 600 --valid 10 --test 10
-    for lang in en de; do cp "text/valid.$lang" "text/val.$lang"; done
+    S2S_DATA='' # too large to take a corner of
     corpus=(--vocab-size 500)
-    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 32 --ffn-dim 32)
+    limits=(--max-updates 4 --valid-every 2 --batch-tokens 512 --beam 1 --max-len 8 --dim 32 --ffn-dim 32
+        --encoder-layers 1 --decoder-layers 1)
     best=2
-else
-    [ -f text/test.en ] || python3 "$root/data/iwslt14.py" text ${from[@]+"${from[@]}"}
 fi
+bring text/test.en iwslt14 text
 tokenize() { python3 "$root/data/moses.py" --lang en --split-hyphens < "$1" > "$2.part" && mv "$2.part" "$2"; }
 
 once data-bin/dataset.json s2s preprocess -c "$recipe/s2s.yaml" ${corpus[@]+"${corpus[@]}"}
@@ -42,10 +41,10 @@ for model in "${names[@]}"; do
     esac
     say "$model on $gpus processes"
     read -ra batch <<< "$(share 4096 4096)"
-    distributed train -c "$recipe/s2s.yaml" --run "$model" "${batch[@]}" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
+    train "$model" -c "$recipe/s2s.yaml" "${batch[@]}" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
     after "$model" "$model/averaged" s2s average -m "$model" --best $best -o "$model/averaged"
     after "$model" "$model/test.hyp" s2s translate -m "$model/averaged" -i text/test.de -o "$model/test.hyp"
     after "$model" "$model/test.hyp.tok" tokenize "$model/test.hyp" "$model/test.hyp.tok"
     systems+=("$model=$model/test.hyp.tok,$model")
 done
-python3 "$root/recipes/results.py" "${systems[@]}" --refs test.tok --flags "--bleu --tokenize none --confidence"
+python3 "$root/recipes/results.py" "${systems[@]}" --src text/test.de --refs test.tok --flags "--bleu --tokenize none --confidence"

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from results import run_facts, score, table, write
 
+SRC = "test.en"
 REF = "test.de"
 TOK_REF = "test.lc.norm.tok.de"
 PUBLISHED = 41.02  # Transformer-Tiny, lowercased tokenized BLEU: Wu et al. 2021, "Good for Misconceived Reasons"
@@ -44,14 +45,20 @@ def main() -> None:
     systems, rows = [], []
     for model in MODELS:
         case = ["--lowercase"] if model in LOWERCASED else []
-        for name, outputs, runs in kinds(model):
-            cased = score([str(output) for output in outputs], [REF], "--bleu", "--chrf", *case)
-            tokenized = score([f"{output}.tok" for output in outputs], [TOK_REF], "--bleu", "--tokenize", "none")
-            for output, ours, theirs in zip(outputs, cased, tokenized, strict=True):
+        found = kinds(model)
+        every = [output for _, outputs, _ in found for output in outputs]
+        if not every:
+            continue
+        cased = score([str(output) for output in every], [REF], "--bleu", "--chrf", *case)
+        tokenized = score([f"{output}.tok" for output in every], [TOK_REF], "--bleu", "--tokenize", "none")
+        scores = dict(zip(every, zip(cased, tokenized, strict=True), strict=True))
+        for name, outputs, runs in found:
+            for output in outputs:
                 made = runs if len(outputs) == 1 else [output.parent]
+                ours, theirs = scores[output]
                 record = {"model": model, "checkpoint": name, "cased": ours, "lowercased_tokenized": theirs}
                 systems.append(record | {"runs": [run_facts(run) for run in made]})
-            values = zip(*([s["score"] for s in (*a, *b)] for a, b in zip(cased, tokenized, strict=True)), strict=True)
+            values = zip(*([s["score"] for s in (*scores[o][0], *scores[o][1])] for o in outputs), strict=True)
             rows.append([model, name, len(runs), *map(mean, values)])
     print(f"Of {', '.join(LOWERCASED)}, BLEU and chrF ignore case.")
     table(["model", "checkpoint", "runs", "BLEU", "chrF", "BLEU lc tok"], rows)
@@ -60,7 +67,7 @@ def main() -> None:
     names = dict.fromkeys([*(s["model"] for s in systems), *(str(run["seed"]) for s in systems for run in s["runs"])])
     smoke = ["--smoke"] if "--smoke" in os.environ.get("S2S_RECIPE", "") else []
     command = " ".join(["bash recipes/multi30k/run.sh", *smoke, *names])
-    write(systems, command=command, published_lowercased_tokenized_bleu=PUBLISHED)
+    write(systems, [SRC, REF, TOK_REF], command=command, published_lowercased_tokenized_bleu=PUBLISHED)
 
 
 main()

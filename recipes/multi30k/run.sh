@@ -9,7 +9,7 @@
 #                wide (lowercased, but larger, with BPE-dropout), rdrop (the same with R-Drop), regularised (which goes on from
 #                lowercased; the two, and with wide all three, also make an ensemble) (default: all)
 #   SEED         numbers (default: 1); more than one also make an ensemble
-#   --smoke      about a minute on a corner of the data, to see that every step works
+#   --smoke      about a minute, to see that every step works: on a corner of a local copy, else on text that is made up
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
 set -euo pipefail
@@ -29,13 +29,12 @@ if ! python3 -c 'import sacremoses' 2> /dev/null; then
     exit 2
 fi
 
-python3 "$root/data/multi30k.py" text ${from[@]+"${from[@]}"}
+bring "" multi30k text
 corpus=() # what a smoke run changes
 limits=()
 num=1000
 if $smoke; then
     [ ${#models[@]} -gt 0 ] || models=(lowercased regularised)
-    [ ${#seeds[@]} -gt 0 ] || seeds=(1 2)
     for side in en de; do
         head -n 1000 "text/train.$side" > "train.$side"
         head -n 20 "text/val.$side" > "val.$side"
@@ -74,7 +73,7 @@ for model in "${models[@]}"; do
         bundles+=(-m "$run/averaged")
         [ ! -f "$run/averaged.hyp" ] || continue
         say "$model, seed $seed"
-        s2s train -c "$config" --data $data --run "$run" --seed "$seed" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
+        train "$run" -c "$config" --data $data --seed "$seed" ${flags[@]+"${flags[@]}"} ${limits[@]+"${limits[@]}"}
         [ -d "$run/averaged" ] || s2s average -m "$run" --last $last -o "$run/averaged"
         s2s translate -m "$run/best" -i test.en -o "$run/best.hyp"
         s2s translate -m "$run/averaged" -i test.en -o "$run/averaged.hyp"

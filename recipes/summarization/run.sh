@@ -7,9 +7,11 @@
 #
 #   MODEL        lstm, pointer, coverage (which goes on from pointer), transformer, pretrained (default: all); what is there
 #                from before is in the table too
-#   --smoke      about a minute on a corner of the Debian set, to see that every step works
+#   --smoke      about a minute, to see that every step works: on a corner of a local copy, else on text that is made up
 #   --data DIR   take the text from a local copy (else $S2S_DATA, else it is downloaded)
 #   --work DIR   where everything goes (default: work/ beside this script); --smoke adds -smoke to the name
+#
+# SUITES="bookworm trixie sid" makes the Debian set of more than bookworm; LISTS=/var/lib/apt/lists of what apt has fetched.
 set -euo pipefail
 source "$(dirname "$0")/../common.sh"
 
@@ -22,6 +24,7 @@ for name in ${names[@]+"${names[@]}"}; do
         *) echo "run.sh: $name is neither a set nor a model of this recipe" >&2; exit 2 ;;
     esac
 done
+[ ${#models[@]} -gt 0 ] || ! $smoke || models=(pointer coverage pretrained)
 [ ${#models[@]} -gt 0 ] || models=(lstm pointer coverage transformer pretrained)
 limits=()
 corpus=()
@@ -48,10 +51,10 @@ shape() {
     esac
 }
 
-train() { # SET MODEL
+fit() { # SET MODEL
     local flags
     read -ra flags <<< "$(shape "$2" "$1")"
-    s2s train -c "$recipe/$1.yaml" --run "$1/$2" --data "$1/data-bin" "${flags[@]}" "${@:3}" ${limits[@]+"${limits[@]}"}
+    train "$1/$2" -c "$recipe/$1.yaml" --data "$1/data-bin" "${flags[@]}" "${@:3}" ${limits[@]+"${limits[@]}"}
 }
 
 for set in "${sets[@]}"; do
@@ -59,13 +62,14 @@ for set in "${sets[@]}"; do
     refs=()
     case $set in
         debian)
-            [ -f text/debian/test.tgt ] || python3 "$root/data/debian.py" text/debian --task summaries ${from[@]+"${from[@]}"}
+            # shellcheck disable=SC2086 # several suites are several arguments
+            bring text/debian/test.ids debian text/debian --task summaries ${SUITES:+--suite $SUITES} ${LISTS:+--lists "$LISTS"}
             once debian/lead.hyp.full lead debian/lead.hyp.full sentences 1 < text/debian/test.src
             refs=(tgt)
             flags="--rouge --rouge-stem"
             ;;
         dialogsum)
-            [ -f text/dialogsum/test.ref3 ] || python3 "$root/data/dialogsum.py" text/dialogsum ${from[@]+"${from[@]}"}
+            bring text/dialogsum/test.ref3 dialogsum text/dialogsum
             once dialogsum/lead.hyp.full lead dialogsum/lead.hyp.full turns 3 < text/dialogsum/test.src
             refs=(ref1 ref2 ref3)
             flags="--rouge --rouge-stem --rouge-multi-ref mean --rouge-split sentence"
@@ -95,9 +99,9 @@ for set in "${sets[@]}"; do
             once "$set/unlabelled/dataset.json" s2s preprocess -c "$recipe/$set.yaml" -o "$set/unlabelled" \
                 --train-src "$src/train.src" --train-tgt "$src/train.src" --valid-src "$src/val.src" --valid-tgt "$src/val.src" \
                 --src-vocab "$set/data-bin" --tgt-truncate 256
-            train "$set" pretrain --data "$set/unlabelled"
+            fit "$set" pretrain --data "$set/unlabelled"
         fi
-        train "$set" "$model"
+        fit "$set" "$model"
         s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.hyp"
     done
     # what search does to the last model's summaries: blocked repetition, length, how much of the source is read
@@ -105,22 +109,29 @@ for set in "${sets[@]}"; do
         once "$set/$model.$1.hyp" s2s translate -m "$set/$model" -i "$set/test.src" -o "$set/$model.$1.hyp" "${@:2}"
     }
     variant no-trigram-twice --no-repeat-ngram 3
-    variant no-length-penalty --length-penalty none
-    variant twice-the-length-penalty --alpha 2
-    variant first-64-pieces --max-src-len 64
+    $smoke || {
+        variant no-length-penalty --length-penalty none
+        variant twice-the-length-penalty --alpha 2
+        variant first-64-pieces --max-src-len 64
+    }
     # the table has all that is there
     systems=("lead=$set/lead.hyp")
     there=()
     for model in lstm pointer coverage transformer pretrained; do
         [ ! -f "$set/$model.hyp" ] || there+=("$model")
+        runs=$set/$model
+        [ "$model" != pretrained ] || runs+=,$set/pretrain
         for hyp in "$set/$model".hyp "$set/$model".*.hyp; do
             name=${hyp#"$set/"}
             name=${name%.hyp}
-            [ ! -f "$hyp" ] || systems+=("${name/./, }=$hyp,$set/$model")
+            [ ! -f "$hyp" ] || systems+=("${name/./, }=$hyp,$runs")
         done
     done
     refs=("${refs[@]/#/$set/test.}")
-    S2S_RECIPE="bash recipes/summarization/run.sh$(! $smoke || echo ' --smoke') $set ${there[*]}" \
-        python3 "$root/recipes/results.py" "${systems[@]}" --refs "${refs[@]}" \
-        --flags "$flags --confidence --paired randomization" --output "$set.results.json"
+    # what each step is worth: to copy, to know what was attended to, to have been a denoiser; and the two architectures
+    pairs=(pointer:lstm coverage:pointer transformer:lstm transformer:pointer pretrained:transformer pretrained:coverage
+        "pretrained, no-trigram-twice:coverage, no-trigram-twice")
+    S2S_RECIPE="${variables}bash recipes/summarization/run.sh$(! $smoke || echo ' --smoke') $set ${there[*]}" \
+        python3 "$root/recipes/results.py" "${systems[@]}" --src "$set/test.src" --refs "${refs[@]}" \
+        --flags "$flags --confidence --paired randomization" --pairs "${pairs[@]}" --output "$set.results.json"
 done

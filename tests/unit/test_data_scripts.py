@@ -15,9 +15,15 @@ import pytest
 DATA = Path(__file__).parents[2] / "data"
 sys.path.insert(0, str(DATA))
 
+import debian  # noqa: E402
+import dialogsum  # noqa: E402
 import fetch  # noqa: E402
+import g2p  # noqa: E402
 import german  # noqa: E402
 import grammar  # noqa: E402
+import multi30k  # noqa: E402
+import standin  # noqa: E402
+import wmt14  # noqa: E402
 from clauses import Draw  # noqa: E402
 from lexicon import MODALS, NOUNS, VERBS, Adverbial, adjective, noun, verb  # noqa: E402
 from syntax import Clause, NounPhrase, Predicate, Prepositional, Pronoun, Relative, Who  # noqa: E402
@@ -374,6 +380,52 @@ def test_a_local_copy_needs_no_network(tmp_path: Path, folder: str) -> None:
     local = fetch.find_local(tmp_path / "copy", "multi30k-en-de", "train.en")
     fetch.fetch_texts(tmp_path / "out", local, "http://127.0.0.1:9", FILES, ("", "tok"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == TEXTS
+
+
+def test_where_a_corpus_is_from_is_said_without_the_folder(tmp_path: Path) -> None:
+    copy = tmp_path / "sgd-dialogue"
+    copy.mkdir()
+    for name in ("train.src", "train.tgt", "val.src", "val.tgt", "test.src", "test.tgt"):
+        (copy / name).write_text("a\n")
+    done = run("sgd.py", tmp_path / "out", "--from", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / fetch.ORIGIN).read_text() == "local copy\n"
+    fetch.note_origin(tmp_path, None, "fetched: sid")
+    assert (tmp_path / fetch.ORIGIN).read_text() == "fetched: sid\n"
+
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "names"),
+    [
+        ("cnn_dailymail", [f"{split}.{side}" for split in SPLITS for side in ("src", "tgt")]),
+        ("debian", [f"{split}.{side}" for split in SPLITS for side in (*debian.SIDES["translation"], "ids")]),
+        (
+            "debian --task summaries",
+            [f"{split}.{side}" for split in SPLITS for side in (*debian.SIDES["summaries"], "ids")],
+        ),
+        ("dialogsum", list(dialogsum.FILES)),
+        ("g2p", [name.replace("tsv", side) for name in g2p.FILES for side in ("src", "tgt")]),
+        ("iwslt14", [f"{split}.{side}" for split in SPLITS for side in ("de", "en")]),
+        ("multi30k", list(multi30k.FILES)),
+        ("sgd", [f"{split}.{side}" for split in SPLITS for side in ("src", "tgt")]),
+        ("wmt14", [f"{part}.{side}" for part in (*wmt14.CORPORA, "val", "test") for side in ("en", "de")]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_stand_in_has_the_files_of_the_corpus(corpus: str, names: list[str], tmp_path: Path) -> None:
+    name, *flags = corpus.split()
+    done = run("standin.py", name, tmp_path, *flags, "--train", 30, "--suite", "bookworm", "sid")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"\n") == 1
+    for file in names:
+        lines = (tmp_path / file).read_text(encoding="utf-8").split("\n")[:-1]
+        assert len(lines) == (10 if file.startswith(("val", "test")) else 30), file
+        assert all(lines)
+    assert (tmp_path / fetch.ORIGIN).read_text() == "made up by data/standin.py\n"
+    assert {script for script in standin.CORPORA if not (DATA / f"{script}.py").is_file()} == set()
 
 
 def test_the_command_ends_with_2_and_a_message(tmp_path: Path) -> None:

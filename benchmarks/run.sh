@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-parts=${*:-train loss startup growth preprocess score loss_memory products decode decode_profile translate}
+parts=${*:-train loss startup growth preprocess score loss_memory products decode decode_profile levers translate}
 
 measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
 
@@ -17,6 +17,7 @@ for part in $parts; do
             measure train --shape tiny --loss-after 150 --no-dropout --engines s2s s2s:bf16 transformers
             measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers
             ;;
+        levers) measure levers --threads 2 --out benchmarks/results/levers.json ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
         attention_length) measure attention_length --longest 80 --task reverse; measure attention_length --longest 80 --updates 2500 --task sort ;;
         *) measure "$part" ;;

@@ -135,6 +135,18 @@ def decode_profile(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def levers(results: dict[str, Result]) -> list[str]:
+    """Speed with each lever of search over that without it, by case."""
+    rows = [row for result in results.values() if result["benchmark"] == "levers" for row in result["rows"]]
+    cases = list(dict.fromkeys((row["shape"], row["beam"], row["precision"]) for row in rows))
+    shown = [f"{'own lengths' if shape == 'model' else shape}, beam {beam}, {kind}" for shape, beam, kind in cases]
+    lines = [f"| lever | {' | '.join(shown)} |", "| --- |" + " --- |" * len(cases)]
+    for lever in dict.fromkeys(row["lever"] for row in rows):
+        found = {(row["shape"], row["beam"], row["precision"]): row["ratio"] for row in rows if row["lever"] == lever}
+        lines.append(f"| {lever} | {' | '.join(f'{found[case]:.2f}' if case in found else '' for case in cases)} |")
+    return lines
+
+
 def translate(results: dict[str, Result]) -> list[str]:
     """Speed without load, whole commands, and memory, by shape and beam."""
     lines = [
@@ -335,6 +347,7 @@ TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
     "growth": growth,
     "decode": decode,
     "decode-profile": decode_profile,
+    "levers": levers,
     "translate": translate,
     "translate-ratios": translate_ratios,
     "rounding": rounding,

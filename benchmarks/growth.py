@@ -47,6 +47,7 @@ AXES = {
     "batch": "tokens an update, or 64 times the sentences translated at once",
     "vocabulary": "pieces in the vocabulary",
     "corpus": "training pairs",
+    "processes": "processes × threads of each",
 }
 SENTENCE, VOCAB, TOKENS, BEAM, LONGEST = 14, 8000, 4096, 5, 64
 Row = dict[str, Any]
@@ -244,13 +245,20 @@ def plot(question: str, found: dict[str, dict[str, Row]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(7, 6), sharex=True)
+    counted = question != "processes"  # which are three ways, and no axis of numbers
     for task, rows in found.items():
-        values = [int(value) for value in rows]
         for axes, key in zip(panels, ("ms_per_1000_tokens", "peak_mb"), strict=True):
-            axes.plot(values, [row[key] for row in rows.values()], marker="o", markersize=3, label=task)
+            heights = [row[key] for row in rows.values()]
+            if counted:
+                axes.plot([int(value) for value in rows], heights, marker="o", markersize=3, label=task)
+            else:
+                axes.bar(list(rows), heights, width=0.4, label=task)
     for axes, label in zip(panels, ("ms by 1,000 target tokens", "peak memory, MB"), strict=True):
-        axes.set(xscale="log", yscale="log", ylabel=label)
-        axes.grid(linewidth=0.3, which="both")
+        axes.set(ylabel=label)
+        axes.grid(linewidth=0.3, which="both", axis="both" if counted else "y")
+        if not counted:
+            continue
+        axes.set(xscale="log", yscale="log")
         low, high = axes.get_ylim()
         room = max(1.0, (10 * low / high) ** 0.5)  # an axis of one power of ten at least: noise is no growth
         axes.set_ylim(low / room, high * room)
@@ -266,11 +274,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument("--work", type=Path, help="where corpora and runs go (default: a temporary folder)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw again what the files of --out have")
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
         question, value, task = options.point
         print(json.dumps(point(question, int(value), task)))
+        return
+    if options.draw:
+        for question in options.only:
+            name = options.out / f"growth_{question}"
+            plot(
+                question,
+                json.loads(name.with_suffix(".json").read_text(encoding="utf-8"))["found"],
+                name.with_suffix(".svg"),
+            )
         return
     made = conditions(["torch", "numpy"])
     for question in options.only:
@@ -293,8 +311,7 @@ def main() -> None:
         name = options.out / f"growth_{question}"
         result = {"benchmark": f"growth_{question}", **made, "model": MODEL, "found": found}
         name.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        if question in AXES:
-            plot(question, found, name.with_suffix(".svg"))
+        plot(question, found, name.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def model_of(name: str) -> str:
 def rounding(results: dict[str, Result]) -> list[str]:
     """Lines that differ from what the same arithmetic gives in other batches, and from fp32."""
     rows = [row for result in results.values() if result["benchmark"] == "rounding" for row in result["results"]]
-    ways = [name for name in rows[0] if name.startswith("flipped")] if rows else []
+    ways = list(dict.fromkeys(name for row in rows for name in row if name.startswith("flipped")))
     names = [
         "model",
         "beam",
@@ -209,7 +209,13 @@ def rounding(results: dict[str, Result]) -> list[str]:
     ]
     lines = [f"| {' | '.join(names)} |", "| " + " | ".join("---" for _ in names) + " |"]
     for row in rows:
-        cells = [row.get("model", ""), row["beam"], row["precision"], f"{row['lines']:,}", *(row[way] for way in ways)]
+        cells = [
+            row.get("model", ""),
+            row["beam"],
+            row["precision"],
+            f"{row['lines']:,}",
+            *(row.get(way, "") for way in ways),
+        ]
         cells.append(row["unlike fp32"])
         lines.append(f"| {' | '.join(map(str, cells))} | {row['bleu']:.2f} |")
     return lines

@@ -2,11 +2,9 @@
 """Where the time of decoding on a CPU goes: one pass of `decode.py`'s search by one process, by parts of the model and of search.
 
     python benchmarks/decode_profile.py [--seconds 4] [--out FILE]
-    python benchmarks/decode_profile.py           # as with --out benchmarks/results/decode_profile.json
 
 Parts are marked for torch's profiler, and each operator counts for the innermost mark around it; what passes between operators
-is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a
-batch at least.
+is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a batch at least.
 """
 
 import argparse
@@ -99,7 +97,7 @@ def main() -> None:
         run(some)
         num = int(len(some) * options.seconds / (time.perf_counter() - begun))
         positions = sum(map(len, some)) / len(some) * beam
-        num = max(num, int(at_once("cpu", beam, model.settings.dim) / positions) + 1)
+        num = max(num, int(at_once("cpu", beam > 1, model.settings.dim) / positions) + 1)
         chosen = sources[:: max(1, len(sources) // num)]
         with torch.profiler.profile() as profile, torch.profiler.record_function(MARK + REST):
             run(chosen)

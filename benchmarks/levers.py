@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,24 +33,8 @@ from s2s_cli.search import strategies
 Change = Callable[[], Any]  # a context in which a lever is not there
 
 
-@contextmanager
-def plain_products() -> Iterator[None]:
-    """Products by torch's linear, of weights as they were trained."""
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(decode, "pack", lambda model, dtype: model))
-        yield
-
-
-@contextmanager
-def exact_rows() -> Iterator[None]:
-    """Products of as many rows as there are, each number of which oneDNN compiles anew."""
-    with patch("s2s_cli.models.pack.few", lambda num, elements: num):
-        yield
-
-
 LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
-    "weights packed for oneDNN": plain_products,
-    "products of few numbers of rows": exact_rows,
+    "weights packed for oneDNN": lambda: patch.object(decode, "pack", lambda model, dtype: model),
     "caches stay in place in a beam": lambda: patch.object(cache, "_WIDEST", 0),
     "top-k by chunks": lambda: patch.object(strategies, "_CHUNK", 0),
     "those that are done leave the batch": lambda: patch.object(strategies, "_FULL", -1.0),

@@ -51,7 +51,7 @@ bring() { # FILE CORPUS FOLDER [FLAGS...]
 # Trains a run, on several processes after `count_gpus`; the run's folder has the commit that it was begun with, for results.json.
 train() { # RUN FLAGS...
     mkdir -p "$1"
-    [ -e "$1/last" ] || python3 "$root/recipes/results.py" --commit > "$1/commit"
+    [ -e "$1/last" ] || (cd "$root/recipes" && python3 -c 'import results; print(results.commit())') > "$1/commit"
     distributed train --run "$@"
 }
 

@@ -172,9 +172,6 @@ def main() -> None:
     parser.add_argument("--flags", default="", help="flags of s2s score, in one argument")
     parser.add_argument("--pairs", nargs="+", default=[], metavar="NAME:BASELINE", help="more paired tests")
     parser.add_argument("--output", type=Path, default=Path("results.json"), help="the file to write")
-    parser.add_argument(
-        "--commit", action="version", version=commit(), help="print the commit of the checkout, and end"
-    )
     args = parser.parse_args()
     named = [system.partition("=")[::2] for system in args.systems]
     files = [files.split(",") for _, files in named]

@@ -209,9 +209,11 @@ def _together(collective: Callable[..., object], *arguments: Any) -> None:
     try:
         collective(*arguments)
     except RuntimeError as error:
+        if is_out_of_memory(error) or "CUDA error" in str(error):  # of this process
+            raise
         raise S2SError(
-            "another process has ended, and this one cannot go on without it: look for what it said, or what killed it; then the "
-            f"same command goes on from what was saved ({str(error).splitlines()[0][:200]})"
+            "another process has ended, and this one cannot go on without it: look for what it said, or what killed it, and give "
+            f"the same command again ({str(error).partition(chr(10))[0][:200]})"
         ) from None
 
 

@@ -99,7 +99,7 @@ class TrainSettings(Section):
     """Save a checkpoint after so much time without a validation, after which one is saved anyway: what a power cut may cost.
     365d is never."""
     keep_last: PositiveInt = 3
-    """Newest validated checkpoints to keep, any of which a run can go on from. Of 1, the one before stays too: a torn file is
+    """Newest validated checkpoints to keep, any of which a run can go on from. Two stay even with 1: a torn file is
     not to be the end of a run."""
     keep_best: PositiveInt = 3
     """Best checkpoints to keep."""

@@ -252,7 +252,8 @@ class Translator:
         found: dict[int, list[Output]] = {}
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
-        budget = self.settings.search_tokens or at_once(self.runtime.device.type, self.settings.beam, self.dim)
+        is_beam = rows > 1 and not settings.samples
+        budget = self.settings.search_tokens or at_once(self.runtime.device.type, is_beam, self.dim)
         if self.recorder is None or settings.samples or (units and units[0].line.tgt is not None):
             batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
         else:

@@ -95,13 +95,13 @@ def _first() -> None:
     torch.set_num_threads(1)
 
 
-def at_once(device: str, beam: int, dim: int) -> int:
-    """Source positions times beam that are searched fastest at once: on a CPU few, unless a beam of a narrow model makes steps of
-    which much is the same cost for any number.
+def at_once(device: str, is_beam: bool, dim: int) -> int:
+    """Source positions times beam that are searched fastest at once: on a CPU few, unless a beam of a narrow model makes steps
+    whose cost hardly depends on how many there are.
     """
     if device == "cuda":
         return 32768
-    return 8192 if beam > 1 and dim <= _NARROW else 4096
+    return 8192 if is_beam and dim <= _NARROW else 4096
 
 
 def batched(

@@ -132,7 +132,7 @@ class Checkpoints:
             progress = self.load(learner, update)
             self.forget_after(update, progress.history)
             return progress
-        if len(updates) > 1 or (self.run / "best").exists():
+        if len(updates) > 1 or (self.run / "best").is_symlink():
             raise BundleError(
                 f"no checkpoint in {self.folder} is whole: move {self.run} away to begin anew (or begin from weights that are, "
                 "with --init-from, in another --run)"

@@ -41,9 +41,7 @@ def _choose(trainer: Trainer, record: Record | None) -> str:
     if record is None or not _is_better(trainer, record):
         trainer.checkpoints.point_to_best(trainer.progress.history)
         if record is None:
-            return (
-                "; there is no average, which takes two checkpoints: two validations, and keep_best of no less than 2"
-            )
+            return "; there is no average: that takes two validated checkpoints, and keep_best of at least 2"
         return f"; the average of {len(record['averaged'])} checkpoints is not better"
     trainer.checkpoints.point("best", trainer.checkpoints.folder / AVERAGED)
     return f"; better still, and best now: the average of {len(record['averaged'])} checkpoints"

@@ -78,13 +78,15 @@ def hold_to(run: Path, config: Config, dataset: Dataset, runtime: Runtime, say: 
             f"{run} holds a run with other settings:\n" + "\n".join(changes) + "\n"
             "Give it its own settings back, or choose another folder with --run (and begin from these weights with --init-from). "
             f"Free to change: {', '.join(sorted(_free(config) - {'data'} | _FREE_OF_SEARCH))}; where the data lie (data); and "
-            "device, threads, compile and deterministic, with which sums may be rounded otherwise."
+            "device, threads, compile, deterministic and, for as many batches an update, the number of processes, with which "
+            "sums may be rounded otherwise."
         )
     if (run / _FILE).read_text(encoding="utf-8") != text:
         write_whole(run / _FILE, text)
     for name in ("keep_last", "keep_best"):
         old, new = before.get("train", {}).get(name, 0), getattr(config.train, name)
-        if isinstance(old, int) and old > new:
+        least = 2 if name == "keep_last" else 1  # that stay anyhow
+        if isinstance(old, int) and max(old, least) > max(new, least):
             say(f"{name} was {old} and is {new}: with the next validation, the checkpoints beyond go")
     for name, new in {**kernels, **here}.items():
         old = before.get("runtime", {}).get(name)

@@ -17,6 +17,7 @@ from threading import Event
 import pytest
 import torch
 
+from s2s_cli import runtime
 from s2s_cli.config import RuntimeSettings
 from s2s_cli.errors import ConfigError, Interrupted, S2SError
 from s2s_cli.runtime import Background, Runtime, StopSignal, available_memory, has_screen, lock, seed_for, tell
@@ -297,3 +298,18 @@ def test_processes_of_torchrun_share_the_cores(
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     assert threads(asked) == expected
+
+
+def test_what_is_wrong_with_this_process_is_not_said_of_another() -> None:
+    def fails(error: RuntimeError) -> None:
+        raise error
+
+    for error in (RuntimeError("Connection closed by peer\nand more"), RuntimeError("")):
+        with pytest.raises(S2SError, match="another process has ended"):
+            runtime._together(fails, error)
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ):
+        with pytest.raises(type(error), match="CUDA"):
+            runtime._together(fails, error)

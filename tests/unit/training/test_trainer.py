@@ -252,7 +252,7 @@ def test_where_no_two_checkpoints_are_kept_the_want_of_an_average_is_told(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     train(config(home, tmp_path / "run", max_time="1m", max_updates=6, valid_every=6))
-    assert "there is no average, which takes two checkpoints" in capsys.readouterr().err
+    assert "there is no average: that takes two validated checkpoints" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints" / "averaged").exists()
 
 

@@ -73,7 +73,7 @@ done
 flags="--bleu --chrf --ter --confidence --paired bootstrap"
 say "English to German; the first row copies the source"
 python3 "$root/recipes/results.py" source=$text/test.en "${to_german[@]}" --src $text/test.en --refs $text/test.de \
-    --flags "$flags" --pairs copy:transformer both:transformer
+    --flags "$flags" --pairs copy:transformer both:transformer both:copy
 [ ${#to_english[@]} -eq 0 ] || {
     say "German to English"
     python3 "$root/recipes/results.py" source=$text/test.de "${to_english[@]}" --src $text/test.de --refs $text/test.en \

@@ -101,8 +101,8 @@ class Runtime:
     def close(self) -> None:
         """Leave the group of processes."""
         if self.world > 1:
-            if torch.__version__ < "2.7":  # gloo's threads must have let go of the last tensors, else it may hang
-                time.sleep(0.3)
+            # gloo's threads must have let go of the last tensors: else it may hang, or the end of Python abort the process.
+            time.sleep(0.3)
             dist.destroy_process_group()
 
     def all_sum(self, number: float) -> float:

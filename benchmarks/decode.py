@@ -224,22 +224,12 @@ def main() -> None:
     parser.add_argument("--src", type=Path, help="its source text")
     parser.add_argument("--patience", type=float, default=0.0, help="beam_patience of ours")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    parser.add_argument("--profile", action="store_true", help="print where our time goes, by torch's profiler")
     options = parser.parse_args()
     if len(sys.argv) == 1:
         options.all, options.out = True, ROOT / "benchmarks" / "results" / "decode.json"
     packages = ["s2s-cli", "torch", "numpy", *(["ctranslate2"] if ctranslate2 else [])]
     about = {"benchmark": "decode"} | conditions(packages)
     torch.set_num_threads(1)
-    if options.profile:
-        options.threads = 1
-        model, sources, specials, settings = sentences(options)
-        run = ours(model, options, specials, settings)
-        run(sources)
-        with torch.profiler.profile() as profile:
-            run(sources)
-        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
-        return
     reports = []
     for shape in SHAPES if options.all and options.model is None else [options.shape]:
         for beam in (1, 5) if options.all else (options.beam,):

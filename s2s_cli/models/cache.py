@@ -14,13 +14,19 @@ from torch import Tensor
 
 from s2s_cli.models.layers import lanes
 
-_MORE = 16  # positions that a buffer has room for at first, and each time it grows: a roomier one is slower to read
 _WIDEST = 8  # hypotheses of a group: as each is a query over all, beyond some number copies are cheaper
 
 
+def room(num: int) -> int:
+    """Keys that a buffer of `num` holds: whole vectors (see `lanes`), and of many keys up to an eighth more, so that it need not
+    be copied at every step. It has no more than what is read, since products of a part of a buffer would copy that.
+    """
+    return lanes(-(-num // (step := 1 << max(0, num.bit_length() - 4))) * step)
+
+
 class Buffer:
-    """Keys and values [2, B, G, C·R, d] of C positions, the R of one position beside each other; `used` of the C are written,
-    and zeros follow up to `lanes(used·R)`; C·R is such a number.
+    """Keys and values [2, B, G, room(C·R), d] of C positions, the R of one position beside each other; of these, `used` positions
+    are written, and the rest are zeros.
     """
 
     def __init__(self, tensor: Tensor, used: int) -> None:
@@ -38,17 +44,12 @@ class Cache:
     def append(self, k: Tensor, v: Tensor) -> "Cache":
         """With the next position of all hypotheses, k and v [B, G, R, d]."""
         buffer, length, width = self.buffer, self.length, k.shape[2]
-        used, filled = length * width, lanes(length * width)
+        used = length * width
         if buffer is None:
-            buffer = Buffer(k.new_empty(2, *k.shape[:2], _MORE * width, k.shape[3]), 0)
+            buffer = Buffer(k.new_zeros(2, *k.shape[:2], room(width), k.shape[3]), 0)
         elif buffer.used != length or used + width > buffer.tensor.shape[3]:  # another has gone on here; or it is full
             old = buffer.tensor[:, :, :, :used]
-            room = lanes(filled + _MORE * width)
-            buffer = Buffer(old.new_empty(*old.shape[:3], room, old.shape[4]), length)
-            buffer.tensor[:, :, :, :used] = old
-            buffer.tensor[:, :, :, used:filled] = 0.0
-        if used + width > filled:
-            buffer.tensor[:, :, :, filled : lanes(used + width)] = 0.0
+            buffer = Buffer(F.pad(old, (0, 0, 0, room(used + width) - used)), length)
         here = buffer.tensor[:, :, :, used : used + width]
         here[0], here[1] = k, v
         buffer.used = length + 1
@@ -56,16 +57,16 @@ class Cache:
 
     @property
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of all positions, and zeros up to `lanes(T·R)`: [B, G, lanes(T·R), d] each."""
+        """Keys and values of all positions, and zeros up to `room(T·R)`: [B, G, room(T·R), d] each."""
         assert self.buffer is not None
-        k, v = self.buffer.tensor[:, :, :, : lanes(self.length * self.width)].unbind(0)
+        k, v = self.buffer.tensor[:, :, :, : room(self.length * self.width)].unbind(0)
         return k, v
 
     def groups(self, index: Tensor) -> "Cache":
         """Groups `index` [M], in that order."""
         if self.buffer is None:
             return self
-        here = self.buffer.tensor[:, :, :, : lanes(self.length * self.width)].index_select(1, index)
+        here = self.buffer.tensor[:, :, :, : room(self.length * self.width)].index_select(1, index)
         return Cache(Buffer(here, self.length), self.length, self.width)
 
     def spread(self, index: Tensor, num: int) -> "Cache":
@@ -73,8 +74,8 @@ class Cache:
         assert self.buffer is not None
         assert self.width == 1
         here = self.buffer.tensor[:, :, :, : self.length].index_select(1, index).repeat_interleave(num, dim=3)
-        room = lanes((self.length + _MORE) * num)
-        return Cache(Buffer(F.pad(here, (0, 0, 0, room - here.shape[3])), self.length), self.length, num)
+        extra = room(self.length * num) - here.shape[3]
+        return Cache(Buffer(F.pad(here, (0, 0, 0, extra)), self.length), self.length, num)
 
     def paths(self, slots: Tensor) -> "Cache":
         """One hypothesis a group: of each group [B], the path that at the t-th position goes through hypothesis slots[b, t]."""
@@ -83,14 +84,14 @@ class Cache:
         at = slots + torch.arange(self.length, device=slots.device) * self.width  # [B, T]
         tensor = self.buffer.tensor
         at = at[None, :, None, :, None].expand(2, -1, tensor.shape[2], -1, tensor.shape[4])
-        path = F.pad(tensor.gather(3, at), (0, 0, 0, lanes(self.length) - self.length))
+        path = F.pad(tensor.gather(3, at), (0, 0, 0, room(self.length) - self.length))
         return Cache(Buffer(path, self.length), self.length, 1)
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Which of the first `length` = T positions each of N = B·R hypotheses goes through: `mask` [N, lanes(T·R)], 0 there and
-    -inf elsewhere. Where R is 1 they go through all of them, and `mask` [1, lanes(T)] is common to them.
+    """Which of the first `length` = T positions each of N = B·R hypotheses goes through: `mask` [N, room(T·R)], 0 there and
+    -inf elsewhere. Where R is 1 they go through all of them, and `mask` [1, room(T)] is common to them.
     """
 
     mask: Tensor
@@ -106,13 +107,13 @@ class Paths:
     def append(self) -> "Paths":
         """Each hypothesis goes on by itself."""
         width, used = self.width, self.length * self.width
-        own = self.mask.new_full((width, lanes(used + width) - used), -torch.inf)
+        own = self.mask.new_full((width, room(used + width) - used), -torch.inf)
         own[:, :width].fill_diagonal_(0.0)
         num_groups = len(self.mask) // width
         return Paths(torch.cat([self.mask[:, :used], own.repeat(num_groups, 1)], dim=1), width, self.length + 1)
 
     def bias(self, by_distance: Tensor | None) -> Tensor:
-        """What is added to the scores [B, H, R, lanes(T·R)] of self-attention, where relative positions add [H, 1, T]."""
+        """What is added to the scores [B, H, R, room(T·R)] of self-attention, where relative positions add [H, 1, T]."""
         mask = self.mask.view(-1, 1, self.width, self.mask.shape[1])
         if by_distance is None:
             return mask
@@ -137,7 +138,7 @@ def select(
             return Paths(paths.mask.index_select(0, index), width, length), _groups(caches, groups[:, 0])
     slots = paths.mask[:, : length * width].index_select(0, index).unflatten(1, (-1, width)).argmax(dim=2)
     caches = _groups(caches, index.div(width, rounding_mode="floor"))
-    alone = F.pad(paths.mask.new_zeros(1, length), (0, lanes(length) - length), value=-torch.inf)
+    alone = F.pad(paths.mask.new_zeros(1, length), (0, room(length) - length), value=-torch.inf)
     return Paths(alone, 1, length), tuple(cache.paths(slots) for cache in caches)
 
 

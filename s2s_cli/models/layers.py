@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from s2s_cli.models.products import Linear
+from s2s_cli.models.products import Linear, matmul
 
 # cuDNN's attention, which torch takes first on CUDA, makes a plan for each shape, in some 160 ms on an H200, and saves less than
 # one at each call: the shapes of sentences are too many for it. Flash, which takes no padding, is twice as slow as the efficient
@@ -169,7 +169,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropou
         bias = F.pad(q.new_zeros(1, num) if bias is None else bias, (0, extra), value=-math.inf)
     if heads != groups:
         q = q.unflatten(1, (groups, -1)).flatten(2, 3)  # [B, G, H/G·T, d]
-    scores = q @ k.transpose(-2, -1)
+    scores = matmul(q, k.transpose(-2, -1))
     if heads != groups:
         scores = scores.unflatten(2, (heads // groups, -1)).flatten(1, 2)  # [B, H, T, S]
     if bias is not None:
@@ -178,8 +178,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: Dropou
     kept = weights if dropout is None else dropout(weights)
     weights = weights[..., :num]
     if heads == groups:
-        return kept @ v, weights
-    x = kept.unflatten(1, (groups, -1)).flatten(2, 3) @ v
+        return matmul(kept, v), weights
+    x = matmul(kept.unflatten(1, (groups, -1)).flatten(2, 3), v)
     return x.unflatten(2, (heads // groups, -1)).flatten(1, 2), weights
 
 

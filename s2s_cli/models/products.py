@@ -1,9 +1,10 @@
-"""Matrix products with weights in fp32 on a CPU, by oneDNN where that is faster than torch's own library.
+"""Matrix products in fp32 on a CPU, by oneDNN where that is faster than torch's own library: with weights, and in attention.
 
 The latter uses half the width of AVX-512 on processors that are not Intel's; oneDNN, which torch brings along on x86 and asks for
 products in bf16, uses it all. What is computed is the same but for rounding. Everything else is torch's: other types, devices and
 processors, products under autocast, and small ones: oneDNN compiles a product for each number of rows that it meets, which takes
-as long as a small product many times over, and keeps the last thousand of them, up to half a GB.
+as long as a small product many times over, and keeps the last thousand of them, up to half a GB. Attention in training, whose
+shapes are new at each step, is torch's too.
 """
 
 from functools import cache
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _LARGE = 2**25  # multiplications of a product from which on it gains more than it costs to compile one
+_LEAST = 4096  # multiplications of products in a batch up to which torch never asks oneDNN
 
 
 class Linear(nn.Linear):
@@ -36,8 +38,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether the product of x [..., D] and a weight [D', D] is oneDNN's."""
     return (
-        x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
+        _is_fp32_on_cpu(x, weight)
         and x.numel() * len(weight) >= _LARGE
         and weight.dim() == 2
         and not torch.is_autocast_enabled("cpu")
@@ -45,9 +46,38 @@ def suits(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+def _is_fp32_on_cpu(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype == torch.float32 and a.device.type == b.device.type == "cpu"
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear` of rows [M, D] that suit, for the backward pass of one who writes it: no gradient goes through."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a [..., M, D] @ b [..., D, N] in fp32 or less, without gradients by oneDNN where that suits. A row of `a` gives the same
+    bits however many there are, if more than one, and whatever else is in the batch.
+    """
+    num = a.shape[-2]
+    if num == 1 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not _is_fp32_on_cpu(a, b):
+        return a @ b
+    if not multiplies_batches():
+        return a @ b
+    few = a.numel() * b.shape[-1]
+    if few <= _LEAST:
+        a = F.pad(a, (0, 0, 0, num * (_LEAST // few)))
+    return _batched(a, b)[..., :num, :]
+
+
+def _batched(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` with leave to round to bf16 inside, which alone has torch ask oneDNN; that makes no use of it, as was tried."""
+    precision = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, precision.fp32_precision = precision.fp32_precision, "bf16"
+    try:
+        return a @ b
+    finally:
+        precision.fp32_precision = before
 
 
 def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
@@ -70,6 +100,19 @@ def has_wide_onednn() -> bool:
         with torch.no_grad():
             return torch.equal(product(x, weight), weight.t()) and torch.equal(product(weight.t(), x), weight.t())
     except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+@cache
+def multiplies_batches() -> bool:
+    """Whether oneDNN multiplies batches of matrices in fp32 here, and does not round them to bf16: it is tried."""
+    if not has_wide_onednn():
+        return False
+    a, b = torch.linspace(-1.0, 1.0, 2 * 16 * 64).view(2, 16, 64), torch.linspace(1.0, 2.0, 2 * 64 * 32).view(2, 64, 32)
+    try:
+        with torch.no_grad():
+            return torch.allclose(_batched(a, b), (a.double() @ b.double()).float(), rtol=1e-5, atol=1e-5)
+    except (AttributeError, RuntimeError):
         return False
 
 

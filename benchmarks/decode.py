@@ -115,7 +115,7 @@ def ours(
     model: Transformer, options: argparse.Namespace, specials: Specials, settings: SearchSettings, scores: bool = False
 ) -> Engine:
     """Our search over the model as `translate` has it."""
-    ensemble = Ensemble([pack(copy.deepcopy(model), DTYPES[options.precision])])
+    ensemble = Ensemble([pack(copy.deepcopy(model), DTYPES[options.precision], settings.beam > 1)])
 
     @torch.inference_mode()
     def search(batch: Batch) -> list[list[int]]:

@@ -101,7 +101,7 @@ def translate(length: int, sentences: int, vocab: int) -> Row:
     from s2s_cli.search.strategies import Specials, beam_search, limits_for
 
     runtime, pieces = Runtime.start(RuntimeSettings()), min(length, LONGEST)
-    ensemble = Ensemble([pack(model_of(vocab).eval(), runtime.dtype)])
+    ensemble = Ensemble([pack(model_of(vocab).eval(), runtime.dtype, BEAM > 1)])
     settings = SearchSettings(beam=BEAM, min_len=pieces, max_len=pieces)
     src, src_len = torch.randint(4, vocab, (sentences, length)), torch.full((sentences,), length)
     specials = Specials(bos=1, eos=2, banned=(3, 0, 1))

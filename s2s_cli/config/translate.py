@@ -57,7 +57,7 @@ class SearchSettings(Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Sample among the most probable pieces whose probabilities just sum to this (Holtzman et al. 2020); 1 is all."""
     search_tokens: PositiveInt | None = None
-    """Source positions times beam that are searched at once, by default 4096 on a CPU (8192 with a beam, for models up to
+    """Source positions times beam that are searched at once, by default 4096 on a CPU (12288 with a beam, for models up to
     256 wide) and 32768 on a GPU; the output does not depend on it."""
 
     def check(self) -> None:

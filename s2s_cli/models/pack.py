@@ -18,21 +18,23 @@ from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
 _LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
-_WIDE_HEAD = 64  # elements of an attention head from which on its products are faster in bf16
-_WIDE = 512  # elements of all heads: times 16 keys, that is what torch gives to oneDNN even for one query; less adds up otherwise
+_WIDE_HEAD = (
+    32  # elements of an attention head from which on its products are faster in bf16; for one query, twice as many
+)
 _MANY = 2**18  # elements of a matrix from which on a few rows in vain cost more than products of more shapes
 _SMALLEST = 1e-9  # stands for the largest element of a row of zeros
 
 
-def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
+def pack(model: Seq2Seq, dtype: torch.dtype, is_beam: bool = False) -> Seq2Seq:
     """Change `model` for the last time: it translates on its device from now on, its matrix products in fp32, bf16 or int8, on
-    CUDA in fp32, bf16 or fp16.
+    CUDA in fp32, bf16 or fp16; `is_beam` says that it will get several hypotheses of a sentence at once.
 
     With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. There too,
-    with int8 and bf16, so are queries with keys and values in wide attention, which are then half as large.
+    with int8 and bf16, so are queries with keys and values of all but narrow heads, which are then half as large.
     """
     on_cpu = model.head.weight.device.type == "cpu"
     halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu") if on_cpu else dtype != torch.float32
+    several = [module.attention for module in model.modules() if isinstance(module, EncoderLayer)]  # queries at once
     for module in list(model.modules()):
         if isinstance(module, nn.RNNBase) and not on_cpu:
             module.flatten_parameters()  # which copying has parted, and cuDNN would put together at each call
@@ -50,7 +52,8 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, _packed(child, dtype))
-        for name in _rounding(module, on_cpu) if halves else ():
+        least = _WIDE_HEAD if is_beam or module in several else 2 * _WIDE_HEAD
+        for name in _rounding(module, least if on_cpu else None) if halves else ():
             module.get_submodule(name).rounds = True  # type: ignore[assignment]
     output = nn.Linear(1, 1)
     output.weight, output.bias = model.head.weight, model.head.bias
@@ -58,20 +61,19 @@ def pack(model: Seq2Seq, dtype: torch.dtype) -> Seq2Seq:
     return model
 
 
-def _rounding(module: nn.Module, on_cpu: bool) -> set[str]:
-    """The products in a module whose outputs are better of half the digits: other products read them, which would round them."""
-    if on_cpu:
-        return (
-            {"q", "kv", "qkv"} & module._modules.keys() if isinstance(module, Attention) and _is_wide(module) else set()
-        )
-    if not isinstance(module, Attention | FeedForward):
+def _rounding(module: nn.Module, least: int | None) -> set[str]:
+    """The products in a module whose outputs are better of half the digits: other products read them, which would round them. On
+    a CPU, these are those of heads of `least` elements or more.
+    """
+    if least is None:
+        return _packed_in(module) if isinstance(module, Attention | FeedForward) else set()
+    if not isinstance(module, Attention) or module.out.in_features < least * module.heads:
         return set()
+    return {"q", "kv", "qkv"} & module._modules.keys()
+
+
+def _packed_in(module: nn.Module) -> set[str]:
     return {name for name, child in module.named_children() if isinstance(child, PackedLinear)}
-
-
-def _is_wide(attention: Attention) -> bool:
-    dim = attention.out.in_features
-    return dim >= _WIDE and dim >= _WIDE_HEAD * attention.heads
 
 
 def _as_is(x: Tensor) -> Tensor:

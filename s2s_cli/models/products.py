@@ -56,18 +56,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a [..., M, D] @ b [..., D, N] in fp32 or less, without gradients by oneDNN where that suits. A row of `a` gives the same
-    bits however many there are, if more than one, and whatever else is in the batch.
+    """a [B, ..., M, D] @ b [B, ..., D, N], without gradients by oneDNN in bf16, and where that suits in fp32: then the
+    product of a sentence is the same, bit by bit, whatever else is in the batch.
     """
-    num = a.shape[-2]
-    if num == 1 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not _is_fp32_on_cpu(a, b):
+    if torch.is_grad_enabled() or a.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return a @ b
-    if not multiplies_batches():
-        return a @ b
-    few = a.numel() * b.shape[-1]
-    if few <= _LEAST:
-        a = F.pad(a, (0, 0, 0, num * (_LEAST // few)))
-    return _batched(a, b)[..., :num, :]
+    halves = a.dtype == b.dtype == torch.bfloat16
+    if not halves and (a.shape[-2] == 1 or not _is_fp32_on_cpu(a, b) or not multiplies_batches()):
+        return a @ b  # of one row as fast
+    num, size = len(a), a.numel() * b.shape[-1]
+    if size <= _LEAST:
+        a, b = (F.pad(x, (0, 0) * (x.dim() - 1) + (0, num * (_LEAST // size))) for x in (a, b))
+    return (a @ b if halves else _batched(a, b))[:num]
 
 
 def _batched(a: Tensor, b: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ class Translator:
         weights: list[float] | None = None,
     ) -> None:
         self.dim = max(model.settings.dim for model in models)
-        self.model = Ensemble([pack(model, runtime.dtype) for model in models], weights)
+        self.model = Ensemble([pack(model, runtime.dtype, search.beam > 1) for model in models], weights)
         self.recorder = None if runtime.device.type == "cpu" else Recorder()
         self.vocabs, self.settings, self.runtime = vocabs, search, runtime
         self.specials = specials_for(vocabs.tgt, search)

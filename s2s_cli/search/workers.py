@@ -101,7 +101,7 @@ def at_once(device: str, is_beam: bool, dim: int) -> int:
     """
     if device == "cuda":
         return 32768
-    return 8192 if is_beam and dim <= _NARROW else 4096
+    return 12288 if is_beam and dim <= _NARROW else 4096
 
 
 def batched(

@@ -33,11 +33,11 @@ def pack(model: Seq2Seq, dtype: torch.dtype, is_beam: bool = False) -> Seq2Seq:
     CUDA in fp32, bf16 or fp16; `is_beam` says that it will get several hypotheses of a sentence at once.
 
     With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. There too,
-    with int8 and bf16, so are queries with keys and values of all but narrow heads, which are then half as large.
+    with int8 and bf16, so are several queries at once with keys and values of all but narrow heads, which are then half as large.
     """
     on_cpu = model.head.weight.device.type == "cpu"
     halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu") if on_cpu else dtype != torch.float32
-    several = [module.attention for module in model.modules() if isinstance(module, EncoderLayer)]  # queries at once
+    of_encoder = [module.attention for module in model.modules() if isinstance(module, EncoderLayer)]
     for module in list(model.modules()):
         if isinstance(module, nn.RNNBase) and not on_cpu:
             module.flatten_parameters()  # which copying has parted, and cuDNN would put together at each call
@@ -55,27 +55,22 @@ def pack(model: Seq2Seq, dtype: torch.dtype, is_beam: bool = False) -> Seq2Seq:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, _packed(child, dtype))
-        least = _WIDE_HEAD if is_beam or module in several else 2 * _WIDE_HEAD
-        for name in _rounding(module, least if on_cpu else None) if halves else ():
-            module.get_submodule(name).rounds = True  # type: ignore[assignment]
+        if halves and (not on_cpu or is_beam or module in of_encoder):
+            for name in _rounding(module, on_cpu):
+                module.get_submodule(name).rounds = True  # type: ignore[assignment]
     output = nn.Linear(1, 1)
     output.weight, output.bias = model.head.weight, model.head.bias
     model.head.product = _packed(output, dtype)
     return model
 
 
-def _rounding(module: nn.Module, least: int | None) -> set[str]:
-    """The products in a module whose outputs are better of half the digits: other products read them, which would round them. On
-    a CPU, these are those of heads of `least` elements or more.
-    """
-    if least is None:
-        return _packed_in(module) if isinstance(module, Attention | FeedForward) else set()
-    if not isinstance(module, Attention) or module.out.in_features < least * module.heads:
+def _rounding(module: nn.Module, on_cpu: bool) -> set[str]:
+    """The products in a module whose outputs are better of half the digits: other products read them, which would round them."""
+    if on_cpu:
+        is_wide = isinstance(module, Attention) and module.out.in_features >= _WIDE_HEAD * module.heads
+        return {"q", "kv", "qkv"} & module._modules.keys() if is_wide else set()
+    if not isinstance(module, Attention | FeedForward):
         return set()
-    return {"q", "kv", "qkv"} & module._modules.keys()
-
-
-def _packed_in(module: nn.Module) -> set[str]:
     return {name for name, child in module.named_children() if isinstance(child, PackedLinear)}
 
 

@@ -29,7 +29,7 @@ from s2s_cli.search.rules import Rules, Specials
 
 __all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
-_FULL = 0.8  # part of the sentences of a batch that go on, at which those that are done leave it
+_FULL = 0.9  # part of the sentences of a batch that go on, at which those that are done leave it
 _CHUNK = 80  # log-probabilities at most of which search looks at the best first, in `best_of_sums`
 Step = Callable[..., StepOut]  # of tokens [N], memory of B sentences, state of N rows; and True to ask for attention
 

@@ -17,7 +17,7 @@ from s2s_cli.models.layers import Attention, FeedForward
 from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
-_LARGE = 2**19  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
+_LARGE = 2**17  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
 _WIDE_HEAD = (
     32  # elements of an attention head from which on its products are faster in bf16; for one query, twice as many
 )

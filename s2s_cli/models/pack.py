@@ -21,7 +21,7 @@ _LARGE = 2**17  # elements of a matrix from which on int8 gains more in the prod
 _WIDE_HEAD = (
     32  # elements of an attention head from which on its products are faster in bf16; for one query, twice as many
 )
-_MANY = 2**18  # elements of a matrix from which on a few rows in vain cost more than products of more shapes
+_MANY = 1024  # rows of a product, beyond which their number is rounded up
 _ROUNDER = (
     1.5 * 2**23
 )  # what is added to it in fp32 is rounded, and stands as a whole number in the last bits of the sum
@@ -105,16 +105,15 @@ def has_onednn() -> bool:
             return False
 
 
-def few(num: int, elements: int) -> int:
-    """`num` rows, and so many more that few numbers are left: from one power of two to the next 16 for a matrix of many
-    `elements`, else 4, of small numbers fewer.
+def few(num: int) -> int:
+    """`num` rows; if many, so many more that few numbers are left, 16 from one power of two to the next.
 
-    oneDNN compiles a product for each number of rows that it meets, which takes as long as a small product many times over;
-    and a product of one row may add up in another order than one of many.
+    oneDNN compiles a product for each number of rows that it meets, and keeps the last thousand of them; and a product of
+    one row may add up in another order than one of many.
     """
-    num = max(num, 4)
-    bits = num.bit_length()
-    step = 1 << (max(bits - 5, min(bits - 3, 2)) if elements >= _MANY else bits - 3)
+    if num <= _MANY:
+        return max(num, 4)
+    step = 1 << (num.bit_length() - 5)
     return -(-num // step) * step
 
 
@@ -141,14 +140,14 @@ class PackedLinear(nn.Module):
             return x if self.rounds else x.float()
         rows, after = x.flatten(0, -2), "relu" if self.relu else "none"
         num = len(rows)
-        y = torch.ops.mkldnn._linear_pointwise(_filled(rows, self.out_features), self.weight, self.bias, after, [], "")
+        y = torch.ops.mkldnn._linear_pointwise(_filled(rows), self.weight, self.bias, after, [], "")
         y = y[:num].view(*x.shape[:-1], -1)
         return y if self.rounds else y.float()
 
 
-def _filled(rows: Tensor, outputs: int) -> Tensor:
-    """rows [M, D] with zeros, as many rows as suit a product with a matrix of D times so many elements."""
-    extra = few(len(rows), rows.shape[1] * outputs) - len(rows)
+def _filled(rows: Tensor) -> Tensor:
+    """rows [M, D], and rows of zeros up to `few(M)`."""
+    extra = few(len(rows)) - len(rows)
     return F.pad(rows, (0, 0, 0, extra)) if extra else rows
 
 
@@ -182,7 +181,7 @@ class Int8Linear(nn.Module):
         shifted = torch.addcmul(self.rounder, rows, 127.0 / largest).view(torch.int32).to(torch.uint8)
         if self.is_packed:
             y = torch.ops.onednn.qlinear_pointwise(
-                _filled(shifted, self.out_features),
+                _filled(shifted),
                 1.0,
                 128,
                 self.weight,

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +30,8 @@ from s2s_cli.search.rules import Rules, Specials
 
 __all__ = ["Candidates", "Hypothesis", "Limits", "Specials", "Step", "beam_search", "limits_for", "search"]
 
-_FULL = 0.9  # part of the sentences of a batch that go on, at which those that are done leave it
+_FULL = 0.8  # part of the sentences of a batch that go on, at which those that are done leave it
+_EVEN = 8  # see `evenly`
 _CHUNK = 80  # log-probabilities at most of which search looks at the best first, in `best_of_sums`
 Step = Callable[..., StepOut]  # of tokens [N], memory of B sentences, state of N rows; and True to ask for attention
 
@@ -118,6 +120,13 @@ class _Flags:
             return [True] * len(flags)
         before[1].synchronize()
         return before[0].tolist()
+
+
+def evenly(num: int) -> int:
+    """What the number of sentences in a batch of about `num` is best a multiple of: a product of each other number of rows is
+    compiled anew.
+    """
+    return min(_EVEN, 1 << max(0, num.bit_length() - 4))
 
 
 def limits_for(src_len: list[int], settings: SearchSettings) -> Limits:
@@ -267,11 +276,17 @@ class _Alive:
 
     def leaving(self, improves: Tensor, together: bool = False) -> Tensor | None:
         """By whether each may still improve [b]: the places in `improves` of those that go on, if now is the time for the others
-        to leave; else None. They leave once they are many, or all `together` at the end.
+        to leave; else None. They leave once they are many, but for some that make the number even, or all `together` at the end.
         """
         goes_on = self._flags(improves)
-        if any(goes_on) if together else sum(goes_on) > _FULL * len(goes_on):
+        num = sum(goes_on)
+        if num and together:
             return None
+        num += -num % evenly(num)
+        if num > _FULL * len(goes_on):
+            return None
+        for i in islice((i for i, yes in enumerate(goes_on) if not yes), num - sum(goes_on)):
+            goes_on[i] = True
         self.numbers = [number for number, yes in zip(self.numbers, goes_on, strict=True) if yes]
         self._flags = _Flags()
         return torch.tensor([i for i, yes in enumerate(goes_on) if yes], dtype=torch.long, device=improves.device)

@@ -17,6 +17,7 @@ import torch
 
 from s2s_cli.errors import S2SError
 from s2s_cli.runtime import is_out_of_memory, keep_memory
+from s2s_cli.search.strategies import evenly
 from s2s_cli.worker import call, start_pool
 
 Work = Callable[..., Any]
@@ -112,11 +113,12 @@ def batched(
     """
 
     def cut(size: int) -> list[list[int]]:
-        batches: list[list[int]] = []
-        for i in places:
-            if not batches or (len(batches[-1]) + 1) * length(batches[-1][0]) * rows > size:
-                batches.append([])
-            batches[-1].append(i)
+        batches, begin = [], 0
+        while begin < len(places):
+            num = max(1, size // (length(places[begin]) * rows))
+            num -= num % evenly(num)
+            batches.append(list(places[begin : begin + num]))
+            begin += num
         return batches
 
     if workers == 1:

@@ -125,9 +125,7 @@ def walk(model, memory, num: int) -> torch.Tensor:
     return torch.stack(found)
 
 
-@pytest.mark.parametrize(("elements", "most", "shapes"), [(128 * 128, 5 / 4, 4 * 11), (512 * 512, 17 / 16, 16 * 8)])
-def test_few_numbers_of_rows_for_many(elements: int, most: float, shapes: int):
-    numbers = [few(num, elements) for num in range(1, 5000)]
-    assert all(num <= shape <= max(4, num * 5 / 4) for num, shape in enumerate(numbers, start=1))
-    assert all(shape <= num * most for num, shape in enumerate(numbers, start=1) if num >= 64)
-    assert len(set(numbers)) <= shapes
+def test_few_numbers_of_rows_for_many():
+    numbers = [few(num) for num in range(1, 50000)]
+    assert all(num <= shape <= max(4, num * 17 / 16) for num, shape in enumerate(numbers, start=1))
+    assert len({shape for shape in numbers if shape > 1024}) <= 16 * 6

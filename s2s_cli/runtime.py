@@ -55,10 +55,9 @@ class Runtime:
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("runtime.device is cuda, but torch sees no CUDA device: set it to auto or cpu")
         # A matrix product on a CPU in bf16 keeps a compiled kernel for each shape, 1024 of them, and oneDNN as many beside: in
-        # training few are used twice, and they took a third of its memory.
+        # training few are used twice, and they took a third of its memory; in search those of a batch are.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-        if join:
-            os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
+        os.environ.setdefault("LRU_CACHE_CAPACITY", "32" if join else "128")
         name = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
         local = int(os.environ.get("LOCAL_RANK", 0))  # this process's number on its machine, by torchrun
         if name == "cuda" and local:

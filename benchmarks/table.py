@@ -106,14 +106,25 @@ def growth(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def decode_rows(results: dict[str, Result]) -> list[tuple[str, dict]]:
+    """The rows of decoding on a CPU, each after what was translated by which model. A patience is nothing to greedy search."""
+    found = []
+    for row in [row for result in results.values() if result["benchmark"] == "decode" for row in result["results"]]:
+        patience = f", patience {row['patience']:g}" if row.get("patience") else ""
+        if row["model"] in (None, "None"):
+            found.append((f"`{row['shape']}`", row))
+        elif not patience or row["beam"] > 1:
+            found.append((f"`{row['model']}`, its own lengths{patience}", row))
+    return found
+
+
 def decode(results: dict[str, Result]) -> list[str]:
     """Both engines, and ours over theirs."""
     lines = [
         "| model | beam | precision | s2s, output tokens/s | CTranslate2 | ratio | same outputs |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in [row for result in results.values() if result["benchmark"] == "decode" for row in result["results"]]:
-        model = row["shape"] if row["model"] in (None, "None") else f"{row['shape']}, its own lengths"
+    for model, row in decode_rows(results):
         speeds = [spread(row["output tokens/s"][engine]) for engine in ("s2s", "ctranslate2")]
         same = f"{row['same outputs']:.1%}"
         cells = [model, str(row["beam"]), row["precision"], *speeds, f"{row['ratio']:.2f}", same]
@@ -302,11 +313,10 @@ def speed(results: dict[str, Result]) -> list[str]:
                 row[key]["beside"],
             )
             add(what, engines[engine][key]["median"], beside.removesuffix(":fp32"), engines[beside][key]["median"])
-    for row in [row for result in results.values() if result["benchmark"] == "decode" for row in result["results"]]:
-        if row["model"] in (None, "None"):
-            speeds = [row["output tokens/s"][engine]["median"] for engine in ("s2s", "ctranslate2")]
-            way = "greedy" if row["beam"] == 1 else f"beam {row['beam']}"
-            add(f"decoding `{row['shape']}`, {way}, {row['precision']}", speeds[0], "CTranslate2", speeds[1])
+    for model, row in decode_rows(results):
+        speeds = [row["output tokens/s"][engine]["median"] for engine in ("s2s", "ctranslate2")]
+        way = "greedy" if row["beam"] == 1 else f"beam {row['beam']}"
+        add(f"decoding by {model}, {way}, {row['precision']}", speeds[0], "CTranslate2", speeds[1])
     for name, result in results.items():
         engines = (
             {(row["engine"], row["beam"]): row for row in result["engines"]}

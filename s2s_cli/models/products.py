@@ -65,7 +65,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     if not halves and (a.shape[-2] == 1 or not _is_fp32_on_cpu(a, b) or not multiplies_batches()):
         return a @ b  # of one row as fast
     num, size = len(a), a.numel() * b.shape[-1]
-    if size <= _LEAST:
+    if 0 < size <= _LEAST:
         a, b = (F.pad(x, (0, 0) * (x.dim() - 1) + (0, num * (_LEAST // size))) for x in (a, b))
     return (a @ b if halves else _batched(a, b))[:num]
 

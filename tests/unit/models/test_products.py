@@ -13,8 +13,9 @@ from s2s_cli.config import RnnSettings
 from s2s_cli.models import heads, products
 from s2s_cli.models.heads import SoftmaxHead
 from s2s_cli.models.pack import has_onednn
-from s2s_cli.models.products import Linear, linear
+from s2s_cli.models.products import Linear, linear, matmul
 from s2s_cli.models.recurrent import Stack
+from s2s_cli.runtime import is_bf16_fast
 
 ONEDNN = pytest.mark.skipif(not has_onednn(), reason="a torch without oneDNN")
 SIZES = st.integers(1, 40)
@@ -122,3 +123,48 @@ def test_what_is_frozen_is_not_kept_for_its_gradient(calls):
         layer(x).relu_().sum().backward()
     assert x.numel() not in kept
     assert calls == [(3, 4), (3, 5)]
+
+
+BATCHES = pytest.mark.skipif(not products.multiplies_batches(), reason="no products of batches by oneDNN in fp32")
+HALVES = pytest.mark.skipif(not is_bf16_fast("cpu"), reason="a processor slow at bf16")
+DTYPES = pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.float32, marks=BATCHES), pytest.param(torch.bfloat16, marks=HALVES)], ids=str
+)
+
+
+@DTYPES
+@torch.no_grad()
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=2), SIZES, SIZES, SIZES)
+def test_a_product_of_batches_is_that_of_torch(dtype, batch, rows, inner, outputs):
+    a, b = torch.randn(*batch, rows, inner).to(dtype), torch.randn(*batch, outputs, inner).to(dtype).transpose(-2, -1)
+    wanted = (a.double() @ b.double()).to(dtype)
+    torch.testing.assert_close(matmul(a, b), wanted, atol=1e-4 if dtype == torch.float32 else 0.05, rtol=0.02)
+
+
+@DTYPES
+@torch.no_grad()
+@settings(deadline=None)
+@given(st.integers(1, 50), st.sampled_from([1, 4, 8]), st.integers(2, 20), st.sampled_from([32, 64]), st.data())
+def test_others_in_a_batch_change_no_bit_of_attention(dtype, num, heads, queries, dim, data):
+    """Nor do more keys whose weight is nothing: of scores, and of the sum of values."""
+    keys, more = data.draw(st.integers(1, 6)) * 16, data.draw(st.integers(0, 4)) * 16
+    q, k, v = (torch.randn(num, heads, n, dim).to(dtype) for n in (queries, keys, keys))
+    weights = torch.randn(num, heads, queries, keys).softmax(dim=-1).to(dtype)
+    scores, sums, one = matmul(q, k.transpose(-2, -1)), matmul(weights, v), data.draw(st.integers(0, num - 1))
+    alone = slice(one, one + 1)
+    longer = [F.pad(x[alone], (0, 0, 0, more)) for x in (k, v)]
+    assert torch.equal(matmul(q[alone], longer[0].transpose(-2, -1))[..., :keys], scores[alone])
+    assert torch.equal(matmul(F.pad(weights[alone], (0, more)), longer[1]), sums[alone])
+
+
+@BATCHES
+def test_no_precision_of_torch_is_left_changed():
+    a, before = torch.randn(40, 8, 64), torch.backends.mkldnn.matmul.fp32_precision
+    plain = a @ a.transpose(1, 2)
+    with torch.no_grad():
+        matmul(a, a.transpose(1, 2))
+        with pytest.raises(RuntimeError):
+            matmul(a, a)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert torch.equal(a @ a.transpose(1, 2), plain)

@@ -11,6 +11,7 @@ process of two threads, and wants two cores.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import torch
 from conditions import conditions
 
 from s2s_cli.config import TransformerSettings
-from s2s_cli.models import cache
+from s2s_cli.models import cache, pack, products
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
 from s2s_cli.runtime import keep_memory
@@ -34,12 +35,18 @@ Change = Callable[[], Any]  # a context in which a lever is not there
 
 
 LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
-    "weights packed for oneDNN": lambda: patch.object(decode, "pack", lambda model, dtype: model),
+    "weights packed for oneDNN": lambda: patch.object(decode, "pack", lambda model, *_: model),
+    "attention of a beam and of the encoder by oneDNN": lambda: patch.object(
+        products, "multiplies_batches", lambda: False
+    ),
+    "attention of a beam and of the encoder in bf16": lambda: patch.object(pack, "_WIDE_HEAD", math.inf),
     "caches stay in place in a beam": lambda: patch.object(cache, "_WIDEST", 0),
     "top-k by chunks": lambda: patch.object(strategies, "_CHUNK", 0),
     "those that are done leave the batch": lambda: patch.object(strategies, "_FULL", -1.0),
     "more positions at once for a narrow beam": lambda: patch.object(decode, "at_once", lambda *_: 4096),
 }
+ONLY_FP32 = ("weights packed for oneDNN", "attention of a beam and of the encoder by oneDNN")
+ONLY_INT8 = ("attention of a beam and of the encoder in bf16",)
 ONLY_BEAM = ("caches stay in place in a beam", "more positions at once for a narrow beam")
 ONLY_OWN_LENGTHS = ("those that are done leave the batch",)
 
@@ -69,7 +76,7 @@ def pairs(options: argparse.Namespace) -> Iterator[tuple[str, Pair]]:
     for name, change in LEVERS.items():
         if (name in ONLY_BEAM and options.beam == 1) or (name in ONLY_OWN_LENGTHS and options.model is None):
             continue
-        if name == "weights packed for oneDNN" and options.precision != "fp32":
+        if name in (ONLY_INT8 if options.precision == "fp32" else ONLY_FP32):
             continue
         with change():
             without = engine()

@@ -26,7 +26,7 @@ def room(num: int) -> int:
 
 class Buffer:
     """Keys and values [2, B, G, room(C·R), d] of C positions, the R of one position beside each other; of these, `used` positions
-    are written, and the rest are zeros.
+    are written, and the rest are zeros, or what nobody looks at.
     """
 
     def __init__(self, tensor: Tensor, used: int) -> None:

@@ -153,7 +153,7 @@ def lanes(num: int) -> int:
     """`num` positions, and so many more that the whole vectors of a processor hold them.
 
     torch's softmax over a row whose end fills no vector takes ten times as long. Zeros at the end of a sum, on the other hand,
-    change no bit of it: what a position sees does not depend on how long the other sentences of its batch are.
+    change no bit of it, up to 1024: what a position sees does not depend on how long the other sentences of its batch are.
     """
     return -(-num // _LANES) * _LANES
 

@@ -18,13 +18,11 @@ from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
 _LARGE = 2**17  # elements of a matrix from which on int8 gains more in the product than it costs in rounding the input
-_WIDE_HEAD = (
-    32  # elements of an attention head from which on its products are faster in bf16; for one query, twice as many
-)
+_WIDE_HEAD = 32  # elements of a head from which on products of several queries with its keys are faster in bf16
 _MANY = 1024  # rows of a product, beyond which their number is rounded up
 _ROUNDER = (
     1.5 * 2**23
-)  # what is added to it in fp32 is rounded, and stands as a whole number in the last bits of the sum
+)  # added to it in fp32, a number is rounded, and stands as a whole one in the last bits of the sum
 _SMALLEST = 1e-9  # stands for the largest element of a row of zeros
 
 
@@ -32,8 +30,9 @@ def pack(model: Seq2Seq, dtype: torch.dtype, is_beam: bool = False) -> Seq2Seq:
     """Change `model` for the last time: it translates on its device from now on, its matrix products in fp32, bf16 or int8, on
     CUDA in fp32, bf16 or fp16; `is_beam` says that it will get several hypotheses of a sentence at once.
 
-    With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. There too,
-    with int8 and bf16, so are several queries at once with keys and values of all but narrow heads, which are then half as large.
+    With int8, matrices too small to gain are multiplied in bf16 where the processor is fast at it, else in fp32. Where it is,
+    with int8 and bf16, so are several queries at once with keys and values of all but narrow heads, which are then half as
+    large: between `is_beam` and not, all that the model computes differs by rounding, samples too.
     """
     on_cpu = model.head.weight.device.type == "cpu"
     halves = dtype in (torch.bfloat16, torch.int8) and is_bf16_fast("cpu") if on_cpu else dtype != torch.float32

@@ -1,14 +1,16 @@
 """Matrix products in fp32 on a CPU, by oneDNN where that is faster than torch's own library: with weights, and in attention.
 
 The latter uses half the width of AVX-512 on processors that are not Intel's; oneDNN, which torch brings along on x86 and asks for
-products in bf16, uses it all. What is computed is the same but for rounding. Everything else is torch's: other types, devices and
+products in bf16, uses it all. What is computed is the same but for rounding. Everything else is torch's: other devices and
 processors, products under autocast, and small ones: oneDNN compiles a product for each number of rows that it meets, which takes
 as long as a small product many times over, and keeps the last thousand of them, up to half a GB. Attention in training, whose
 shapes are new at each step, is torch's too.
 """
 
+import os
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _LARGE = 2**25  # multiplications of a product from which on it gains more than it costs to compile one
+_PRODUCTS = ("mkldnn", "matmul")  # as torch names what its precision in fp32 is set for
 _LEAST = 4096  # multiplications of products in a batch up to which torch never asks oneDNN
 
 
@@ -56,10 +59,10 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a [B, ..., M, D] @ b [B, ..., D, N], without gradients by oneDNN in bf16, and where that suits in fp32: then the
-    product of a sentence is the same, bit by bit, whatever else is in the batch.
+    """a [B, ..., M, D] @ b [B, ..., D, N], in inference mode by oneDNN in bf16, and where that suits in fp32: then the product
+    of a sentence is the same, bit by bit, whatever else is in the batch, for sums of up to 1024 numbers.
     """
-    if torch.is_grad_enabled() or a.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if not torch.is_inference_mode_enabled() or a.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return a @ b
     halves = a.dtype == b.dtype == torch.bfloat16
     if not halves and (a.shape[-2] == 1 or not _is_fp32_on_cpu(a, b) or not multiplies_batches()):
@@ -71,13 +74,32 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _batched(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` with leave to round to bf16 inside, which alone has torch ask oneDNN; that makes no use of it, as was tried."""
-    precision = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, precision.fp32_precision = precision.fp32_precision, "bf16"
-    try:
-        return a @ b
-    finally:
-        precision.fp32_precision = before
+    """`a @ b` with leave to round to bf16 inside, which alone has torch ask oneDNN; that makes no use of it, as was tried.
+
+    The leave is the whole process's: one thread at a time has it, and nobody whose torch was told otherwise. It is taken back
+    by a function in C, for a signal's handler raises within functions in Python.
+    """
+    with _leave:
+        if torch._C._get_fp32_precision_getter(*_PRODUCTS) != "none":
+            return a @ b
+        try:
+            torch._C._set_fp32_precision_setter(*_PRODUCTS, "bf16")
+            return a @ b
+        finally:
+            torch._C._set_fp32_precision_setter(*_PRODUCTS, "none")
+
+
+def _after_fork() -> None:
+    """In a new process: what another thread of the old one may have held is nobody's."""
+    global _leave
+    if _leave.locked():
+        _leave = Lock()
+        torch._C._set_fp32_precision_setter(*_PRODUCTS, "none")
+
+
+_leave = Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
@@ -108,12 +130,19 @@ def multiplies_batches() -> bool:
     """Whether oneDNN multiplies batches of matrices in fp32 here, and does not round them to bf16: it is tried."""
     if not has_wide_onednn():
         return False
-    a, b = torch.linspace(-1.0, 1.0, 2 * 16 * 64).view(2, 16, 64), torch.linspace(1.0, 2.0, 2 * 64 * 32).view(2, 64, 32)
     try:
-        with torch.no_grad():
-            return torch.allclose(_batched(a, b), (a.double() @ b.double()).float(), rtol=1e-5, atol=1e-5)
+        return all(_is_exact(torch.linspace(-1.0, 1.0, 2 * n * 512).view(2, n, 512)) for n in (5, 64))
     except (AttributeError, RuntimeError):
         return False
+
+
+def _is_exact(keys: Tensor) -> bool:
+    """Products [2, 5, N] of [2, 5, D] with keys [2, N, D], laid out in both ways, and as they are."""
+    plain = keys.flip(2)[:, :5]
+    with torch.no_grad():
+        wanted = plain.double() @ keys.double().transpose(1, 2)
+        found = [_batched(plain, b) for b in (keys.transpose(1, 2), keys.transpose(1, 2).contiguous())]
+    return all(torch.allclose(one.double(), wanted, rtol=1e-5, atol=1e-4) for one in found)
 
 
 class _Linear(torch.autograd.Function):

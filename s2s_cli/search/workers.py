@@ -109,7 +109,7 @@ def batched(
     places: Sequence[int], length: Callable[[int], int], budget: int, rows: int, workers: int
 ) -> list[list[int]]:
     """`places`, from the longest to the shortest, in batches of no more than `budget` positions times `rows` hypotheses; for
-    several workers as many for each, and of like size, for none to wait at the end.
+    several workers as many for each, and of like size, for none to wait at the end. They hold even numbers (see `evenly`).
     """
 
     def cut(size: int) -> list[list[int]]:

@@ -100,12 +100,14 @@ def test_what_is_large_enough_is_int8():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
 @pytest.mark.parametrize("dim", [128, 512])
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
-def test_to_a_sentence_the_others_of_its_batch_are_nothing(dtype: torch.dtype, positions: str, dim: int):
+@pytest.mark.parametrize("is_beam", [False, True])
+@torch.inference_mode()
+def test_to_a_sentence_the_others_of_its_batch_are_nothing(dtype: torch.dtype, positions: str, dim: int, is_beam: bool):
     """Not even by a bit: other sentences, longer ones, more of them change no rounding of a Transformer of usual size."""
     settings = TransformerSettings(
         encoder_layers=2, decoder_layers=2, dim=dim, heads=max(4, dim // 64), ffn_dim=2 * dim, positions=positions
     )
-    model = pack(build_model(settings, Sizes(1030, 1030, True)).eval(), dtype)
+    model = pack(build_model(settings, Sizes(1030, 1030, True)).eval(), dtype, is_beam)
     ones = [list(range(3, 3 + num)) for num in (1, 4, 15, 16, 17, 31, 40)]
     batch = [*sentences(30, seed=2), list(range(3, 73)), *ones]
     together = walk(model, model.encode(*pad(batch)), len(batch))

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s_cli.models.cache import Cache, Paths, select
-from s2s_cli.models.layers import lanes
+from s2s_cli.models.cache import Cache, Paths, room, select
 
 
 def seen(paths: Paths, cache: Cache) -> list[list[tuple[float, float]]]:
@@ -15,7 +14,7 @@ def seen(paths: Paths, cache: Cache) -> list[list[tuple[float, float]]]:
     keys, values = cache.keys_values
     bias = paths.bias(None)
     assert keys.shape == values.shape
-    assert bias.shape[3] == keys.shape[2] == lanes(paths.length * paths.width)
+    assert bias.shape[3] == keys.shape[2] == room(paths.length * paths.width)
     assert (keys[:, :, paths.length * paths.width :] == 0).all()
     rows = bias.expand(len(keys), 1, -1, -1)
     return [
@@ -51,3 +50,17 @@ def test_each_hypothesis_reads_its_own_path(chance: random.Random, num_groups: i
         paths, (cache,) = select(paths, (cache,), torch.tensor(index), stay and chance.random() < 0.5)
         expected = [expected[i] for i in index]
         num_rows = len(index)
+
+
+def test_room_is_for_all_an_eighth_more_for_many_and_the_same_until_it_is_full() -> None:
+    for num in range(1, 3000):
+        assert num <= room(num) <= max(num * 9 / 8, num + 15)
+        assert room(num) % 16 == 0
+        assert room(room(num)) == room(num)
+    cache, buffers = Cache(None, 0, 5), []
+    for _ in range(200):
+        cache = cache.append(*torch.rand(2, 1, 1, 5, 1))
+        assert cache.buffer is not None
+        assert cache.buffer.tensor.shape[3] == room(cache.length * 5)
+        buffers.append(cache.buffer)
+    assert len(set(map(id, buffers))) == len({room(num * 5) for num in range(1, 201)})

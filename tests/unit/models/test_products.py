@@ -1,6 +1,8 @@
 """Products by oneDNN give what torch's give, values and gradients, and stand aside for all that is not fp32 on a CPU."""
 
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -133,22 +135,28 @@ DTYPES = pytest.mark.parametrize(
 
 
 @DTYPES
-@torch.no_grad()
+@torch.inference_mode()
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=2), SIZES, SIZES, SIZES)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=2), SIZES, st.integers(1, 700), st.integers(1, 700))
 def test_a_product_of_batches_is_that_of_torch(dtype, batch, rows, inner, outputs):
     a, b = torch.randn(*batch, rows, inner).to(dtype), torch.randn(*batch, outputs, inner).to(dtype).transpose(-2, -1)
     wanted = (a.double() @ b.double()).to(dtype)
-    torch.testing.assert_close(matmul(a, b), wanted, atol=1e-4 if dtype == torch.float32 else 0.05, rtol=0.02)
+    torch.testing.assert_close(
+        matmul(a, b),
+        wanted,
+        atol=1e-4 if dtype == torch.float32 else 0.3,
+        rtol=1e-4 if dtype == torch.float32 else 0.02,
+    )
 
 
 @DTYPES
-@torch.no_grad()
+@torch.inference_mode()
 @settings(deadline=None)
 @given(st.integers(1, 50), st.sampled_from([1, 4, 8]), st.integers(2, 20), st.sampled_from([32, 64]), st.data())
 def test_others_in_a_batch_change_no_bit_of_attention(dtype, num, heads, queries, dim, data):
     """Nor do more keys whose weight is nothing: of scores, and of the sum of values."""
-    keys, more = data.draw(st.integers(1, 6)) * 16, data.draw(st.integers(0, 4)) * 16
+    keys = data.draw(st.integers(1, 64)) * 16
+    more = data.draw(st.integers(0, 64 - keys // 16)) * 16
     q, k, v = (torch.randn(num, heads, n, dim).to(dtype) for n in (queries, keys, keys))
     weights = torch.randn(num, heads, queries, keys).softmax(dim=-1).to(dtype)
     scores, sums, one = matmul(q, k.transpose(-2, -1)), matmul(weights, v), data.draw(st.integers(0, num - 1))
@@ -158,13 +166,44 @@ def test_others_in_a_batch_change_no_bit_of_attention(dtype, num, heads, queries
     assert torch.equal(matmul(F.pad(weights[alone], (0, more)), longer[1]), sums[alone])
 
 
+def products_of_batches(num: int) -> None:
+    a = torch.randn(40, 8, 64)
+    with torch.inference_mode():
+        for _ in range(num):
+            matmul(a, a.transpose(1, 2))
+
+
 @BATCHES
 def test_no_precision_of_torch_is_left_changed():
-    a, before = torch.randn(40, 8, 64), torch.backends.mkldnn.matmul.fp32_precision
+    """Neither by what goes wrong, nor by a signal, nor by threads; and who has set it himself keeps it."""
+    precision, a = torch.backends.mkldnn.matmul, torch.randn(40, 8, 64)
     plain = a @ a.transpose(1, 2)
-    with torch.no_grad():
-        matmul(a, a.transpose(1, 2))
-        with pytest.raises(RuntimeError):
-            matmul(a, a)
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        matmul(a, a)
+    assert precision.fp32_precision == "none"
+    before = signal.signal(signal.SIGALRM, lambda *_: next(iter(())))  # which raises
+    try:
+        for number in range(300):
+            signal.setitimer(signal.ITIMER_REAL, 1e-3 + number * 1e-6)
+            with pytest.raises(StopIteration):
+                products_of_batches(10**6)
+            assert precision.fp32_precision == "none"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(products_of_batches, [200] * 3))
+    assert precision.fp32_precision == "none"
     assert torch.equal(a @ a.transpose(1, 2), plain)
+    precision.fp32_precision = "ieee"
+    try:
+        products_of_batches(1)
+        assert precision.fp32_precision == "ieee"
+    finally:
+        precision.fp32_precision = "none"
+
+
+def test_without_leave_torch_multiplies(monkeypatch):
+    monkeypatch.delattr(torch._C, "_set_fp32_precision_setter", raising=False)
+    assert not products.multiplies_batches.__wrapped__()
+    monkeypatch.setattr(products, "multiplies_batches", lambda: False)
+    products_of_batches(1)

@@ -21,13 +21,12 @@ question on real text, where neighbours do help, is asked of runs that were trai
 
 import argparse
 import json
-import platform
 import random
-import subprocess
 import time
 from pathlib import Path
 
 import torch
+from conditions import conditions
 
 from s2s_cli import Translator
 from s2s_cli.config import ModelSettings, RnnSettings, SearchSettings, TransformerSettings
@@ -177,12 +176,11 @@ def main() -> None:
     if options.runs and not (options.src and options.ref):
         parser.error("--runs needs --src and --ref")
     torch.set_num_threads(options.threads)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    about = {"benchmark": "attention_length"} | conditions(["s2s-cli", "torch"])
     result: dict = {
+        **about,
         "of": "chrf" if options.runs else "words",
         "options": {n: str(v) if isinstance(v, Path) else v for n, v in vars(options).items() if n != "out"},
-        "commit": commit,
-        "machine": f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}",
         "models": measure_runs(options) if options.runs else measure_fresh(options),
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,19 +16,36 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def conditions(packages: Iterable[str]) -> dict[str, Any]:
-    """To be called before measuring: on a machine that was busy before, times say little."""
+    """To be called before measuring: on a machine that is busy with other things, times say little."""
+    arguments = [argument.removeprefix(f"{ROOT}/") for argument in sys.argv[1:]]
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
         "commit": commit(),
         "machine": {
             "cpu": cpu(),
             "cores": os.cpu_count(),
-            "load_before": round(os.getloadavg()[0], 1),
+            "busy_before": busy(),
             "system": f"{platform.system()} {platform.machine()}",
         },
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},
     }
+
+
+def busy(seconds: float = 2.0) -> float | None:
+    """How many cores were at work over this time, which passes here; None where Linux does not tell."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+
+    def idle() -> float:
+        fields = path.read_text().split("\n", 1)[0].split()[1:]
+        return (int(fields[3]) + int(fields[4])) / os.sysconf("SC_CLK_TCK")
+
+    before, begun = idle(), time.monotonic()
+    time.sleep(seconds)
+    passed = time.monotonic() - begun
+    return round(max(0.0, (os.cpu_count() or 1) - (idle() - before) / passed), 2)
 
 
 def commit() -> str:

@@ -8,9 +8,9 @@
 Without a model, weights are random and every output has 16 pieces, for sources as long as captions are. With one, its own
 outputs are searched for over the lines of FILE, and how many of them are the same in both is told. Both engines get the
 same ids, longest first, and as many workers of one thread as `--threads` says: processes of ours, threads of CTranslate2. Ours
-take batches as `translate` makes them, CTranslate2 64 sentences at once, where it was fastest. A turn is one pass of each engine
-over all sentences; turns alternate. Times are those of encoder and search by the clock. `--all` measures both shapes, greedy and
-with a beam of 5, in fp32, bf16 and int8.
+take batches as `translate` makes them; CTranslate2 takes those of several ways to batch with which it is fastest in the second of
+two passes (`batches` in the results). A turn is one pass of each engine over all sentences; turns alternate. Times are those of
+encoder and search by the clock. `--all` measures both shapes, greedy and with a beam of 5, in fp32, bf16 and int8.
 """
 
 import argparse
@@ -22,11 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from conditions import ROOT, conditions
 from peers.clock import PIECES
+from peers.ctranslate2 import BATCHES
 from peers.ctranslate2 import Engine as CTranslate2
 
 from s2s_cli.checkpoint.bundle import open_model
@@ -187,18 +189,24 @@ def compare(options: argparse.Namespace) -> dict:
     """Measure both engines, print a line for each; everything that was found."""
     model, sources, specials, settings = sentences(options)
     engines = {"s2s": ours(model, options, specials, settings)}
+    tries: dict[tuple[int, str], int] = {}
     with tempfile.TemporaryDirectory() as folder:
         if ctranslate2 is not None:
             to_ctranslate2(model, specials, Path(folder))
             theirs = CTranslate2(Path(folder), options.precision, options.threads)
-            engines["ctranslate2"] = lambda sources: theirs.outputs(
-                sources, settings.beam, options.model is None, specials.banned
-            )
+            of = partial(theirs.outputs, beam=settings.beam, fixed=options.model is None, banned=specials.banned)
+            for batch in BATCHES:
+                found = measure({"": partial(of, batch=batch)}, sources, 1)[""]
+                tries[batch] = found["median"]
+            engines["ctranslate2"] = partial(of, batch=max(tries, key=tries.__getitem__))
         results = measure(engines, sources, options.turns)
     outputs = [results[name].pop("outputs") for name in engines]
     names = ("shape", "beam", "precision", "model", "patience", "sentences", "threads", "turns")
     report = {name: str(v) if isinstance(v := getattr(options, name), Path) else v for name in names}
+    if options.model is not None:
+        report["shape"] = None
     report["output tokens/s"] = results
+    report["batches"] = {f"{num:,} {unit}": rate for (num, unit), rate in tries.items()}
     if len(engines) == 2:
         report["ratio"] = round(results["s2s"]["median"] / results["ctranslate2"]["median"], 3)
         report["same outputs"] = sum(a == b for a, b in zip(*outputs, strict=True)) / len(sources)

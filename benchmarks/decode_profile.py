@@ -2,9 +2,11 @@
 """Where the time of decoding on a CPU goes: one pass of `decode.py`'s search by one process, by parts of the model and of search.
 
     python benchmarks/decode_profile.py [--seconds 4] [--out FILE]
+    python benchmarks/decode_profile.py --model RUN --src FILE [--patience 0 --patience 1] [--out FILE]
 
 Parts are marked for torch's profiler, and each operator counts for the innermost mark around it; what passes between operators
-is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a batch at least.
+is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a batch at least. *Steps*
+are those of search for which a sentence was in the batch; of the pieces of its output there is one more, its end.
 """
 
 import argparse
@@ -12,7 +14,9 @@ import functools
 import json
 import time
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import decode
 import torch
@@ -23,7 +27,8 @@ from s2s_cli.runtime import keep_memory
 from s2s_cli.search import rules, strategies
 from s2s_cli.search.workers import at_once
 
-CASES = [(shape, beam, precision) for shape in decode.SHAPES for beam in (1, 5) for precision in ("fp32", "int8")]
+MODEL = "its own lengths"
+SHAPES = (*decode.SHAPES, MODEL)
 WHOLE = ("encoder", "output layer")  # whose inner parts are not told apart
 PARTS = [
     ("encoder", transformer.Transformer, "encode"),
@@ -39,6 +44,17 @@ PARTS = [
     ("choosing", rules.Rules, "__call__"),
 ]
 MARK, PYTHON, REST = "@", "Python", "the rest"
+
+
+class Counter(strategies._Alive):
+    """Counts the sentences that stand in batches, at each step once more."""
+
+    steps = 0
+
+    def leaving(self, *arguments: Any, **named: Any) -> torch.Tensor | None:
+        """See `_Alive`."""
+        Counter.steps += len(self.numbers)
+        return super().leaving(*arguments, **named)
 
 
 def mark(label: str, owner: object, name: str, open_parts: list[str]) -> None:
@@ -76,6 +92,9 @@ def main() -> None:
     """Profile every case, print the shares, write them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--model", type=Path, help="a run or bundle in place of random weights")
+    parser.add_argument("--src", type=Path, help="its source text")
+    parser.add_argument("--patience", type=float, action="append", help="beam_patience, may be given several times (0)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "decode_profile.json")
     options = parser.parse_args()
     about = {"benchmark": "decode_profile"} | conditions(["s2s-cli", "torch"])
@@ -84,11 +103,15 @@ def main() -> None:
     open_parts: list[str] = []
     for label, owner, name in PARTS:
         mark(label, owner, name, open_parts)
+    strategies._Alive = Counter
     rows = []
-    for shape, beam, precision in CASES:
+    for shape, beam, precision, patience in product(SHAPES, (1, 5), ("fp32", "int8"), options.patience or [0.0]):
+        if (options.model is None) == (shape == MODEL) or (patience and beam == 1):
+            continue
         case = argparse.Namespace(
-            shape=shape, beam=beam, precision=precision, sentences=4000, threads=1, model=None, patience=0.0
+            shape=shape, beam=beam, precision=precision, sentences=4000, threads=1, patience=patience
         )
+        case.model, case.src = options.model, options.src
         model, sources, specials, settings = decode.sentences(case)
         run = decode.ours(model, case, specials, settings)
         some = sources[:: len(sources) // 100]
@@ -100,10 +123,15 @@ def main() -> None:
         num = max(num, int(at_once("cpu", beam > 1, model.settings.dim) / positions) + 1)
         chosen = sources[:: max(1, len(sources) // num)]
         with torch.profiler.profile() as profile, torch.profiler.record_function(MARK + REST):
-            run(chosen)
-        found = shares(profile)
-        rows.append({"shape": shape, "beam": beam, "precision": precision, "sentences": len(chosen), "shares": found})
-        print(shape, beam, precision, len(chosen), found, flush=True)
+            Counter.steps = 0
+            outputs = run(chosen)
+        row = {"shape": shape, "beam": beam, "precision": precision, "patience": patience, "sentences": len(chosen)}
+        row |= {
+            "steps": round(Counter.steps / len(chosen), 2),
+            "pieces": round(sum(map(len, outputs)) / len(chosen), 2),
+        }
+        rows.append(row | {"shares": shares(profile)})
+        print(rows[-1], flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 

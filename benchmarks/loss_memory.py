@@ -10,7 +10,6 @@ of the last round. The copy head is measured against softmax and scatter over al
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from conditions import conditions
 from torch import Tensor
 
 from s2s_cli.models.heads import Attended, CopyHead, SoftmaxHead
@@ -77,11 +77,10 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options.way, options.rows, options.vocab, options.dim)))
         return
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     result: dict = {
-        "options": {key: str(v) if isinstance(v, Path) else v for key, v in vars(options).items() if key != "way"},
-        "commit": commit,
-        "machine": f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}",
+        "benchmark": "loss_memory",
+        **conditions(["s2s-cli", "torch"]),
+        "options": {name: getattr(options, name) for name in ("rows", "vocab", "dim", "threads")},
         "ways": {},
     }
     for way in WAYS:

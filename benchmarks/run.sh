@@ -1,26 +1,64 @@
 #!/usr/bin/env bash
-# Measures again all that benchmarks/README.md tells of speed, and writes its tables anew: hours on two cores, which should
-# have nothing else to do. PYTHON names the interpreter that has s2s with the extra `benchmarks`; other toolkits are installed
-# below the folder that PEERS names, 8 GB in all. A part of it: run.sh train startup. Not
-# among the parts by itself: attention_length, an hour of training; rounding, which wants a model of yours.
+# Measures again all that benchmarks/README.md tells of speed on a CPU, and writes its tables anew: hours on two cores, which
+# should have nothing else to do. PYTHON names the interpreter that has s2s with the extra `benchmarks` (and CTranslate2, for what
+# is beside it); other toolkits are installed below the folder that PEERS names, 8 GB in all. A part of it: run.sh train startup.
+# `own` trains the model whose outputs have lengths of their own, in some 20 minutes, unless it is there, and measures with it.
+# Not among the parts by itself: attention_length, an hour of training; rounding, which takes hours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
-parts=${*:-train loss startup growth preprocess score loss_memory products decode decode_profile levers translate}
+root=$PWD
+python=${PYTHON:-$root/.venv/bin/python}
+results=$root/benchmarks/results
+home=${PEERS:-${TMPDIR:-/tmp}/s2s-peers}/own
+parts=${*:-train loss startup growth preprocess score loss_memory saving products decode decode_profile levers not_taken own translate}
 
-measure() { echo "== $*" >&2; "$python" "benchmarks/$1.py" "${@:2}"; }
+measure() { echo "== $*" >&2; "$python" "$root/benchmarks/$1.py" "${@:2}"; }
+
+# `wide` of recipes/multi30k for 12 of its 50 epochs, on lowercased text, and what it translates, in the current folder.
+own() {
+    mkdir -p "$home"
+    cd "$home"
+    [ -e text/origin.txt ] || "$python" "$root/data/multi30k.py" text
+    [ -e data-bin/dataset.json ] || "$python" -m s2s_cli preprocess -c "$root/recipes/multi30k/s2s.yaml" --lowercase
+    "$python" -m s2s_cli train --run wide12 -c "$root/recipes/multi30k/wide.yaml" --max-epochs 12
+    cat text/test_2016_flickr.en text/train.en | head -n 10000 > lines.en
+}
 
 for part in $parts; do
+    cd "$root"
     case $part in
         train) for shape in tiny base lstm; do measure train --shape "$shape" --rounds 3; done ;;
         loss)
             measure train --shape tiny --loss-after 150 --no-dropout --engines s2s s2s:bf16 transformers
             measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers
             ;;
-        levers) measure levers --threads 2 --out benchmarks/results/levers.json ;;
+        levers) measure levers --threads 2 --out "$results/levers.json" ;;
+        not_taken)
+            measure not_taken compiled --out "$results/not_taken_compiled.json"
+            measure not_taken shortlist --shapes base --vocab 32000 --out "$results/not_taken_shortlist_32k.json"
+            ;;
+        own)
+            own
+            given=(--model wide12 --src text/test_2016_flickr.en)
+            measure decode --all "${given[@]}" --out "$results/decode_own.json"
+            measure decode --all "${given[@]}" --patience 1 --out "$results/decode_own_patience.json"
+            measure decode_profile "${given[@]}" --patience 0 --patience 1 --out "$results/decode_profile_own.json"
+            measure levers "${given[@]}" --out "$results/levers_own.json"
+            measure not_taken waiting "${given[@]}" --sentences 1000 --out "$results/not_taken_waiting.json"
+            measure not_taken shortlist "${given[@]}" --sentences 1000 --ref text/test_2016_flickr.de \
+                --pairs text/train.en text/train.de --out "$results/not_taken_shortlist.json"
+            measure translate --model wide12
+            ;;
+        rounding)
+            own
+            given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
+            measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"
+            measure rounding "${given[@]}" --beam 5 --lines 2500 --out "$results/rounding_beam5.json"
+            ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
         attention_length) measure attention_length --longest 80 --task reverse; measure attention_length --longest 80 --updates 2500 --task sort ;;
         *) measure "$part" ;;
     esac
 done
+cd "$root"
 measure table

@@ -6,7 +6,8 @@
 Ours beside the commands of other toolkits, in turns: each command once a round, as a fresh process; its time is the wall clock's,
 from start to exit. Environments and text are those of train.py. The lines that are scored are the test references of
 Multi30k, one word of each left out. What translates has weights as they begin, `tiny` in size, and writes at most 16 pieces by
-a beam of 5; transformers has no command for that and no vocabulary of ours, so that a script loads it and hands it ids.
+a beam of 5; transformers has no command for that and no vocabulary of ours, so that a script loads it and hands it ids. *Phases*
+are what ours spends its time in when it translates a line, by a script of the same calls.
 """
 
 import argparse
@@ -33,6 +34,23 @@ from transformers import MarianMTModel
 model = MarianMTModel.from_pretrained("model").eval()
 print(model.generate(torch.tensor([[5, 6, 7, 8, 9, 10, 3]]), num_beams=5, max_new_tokens=16).tolist())
 """
+PHASES = """import json, time
+times = {}
+def passed(name):
+    times[name] = time.perf_counter() - begun - sum(times.values())
+begun = time.perf_counter()
+import torch
+passed("import torch")
+import s2s_cli.search.translate
+passed("import s2s")
+translator = s2s_cli.search.translator.Translator("run")
+passed("load")
+translator.translate(["A dog runs over the green grass."])
+passed("the first line")
+translator.translate(["A dog runs over the green grass."])
+passed("the second line")
+print(json.dumps(times))
+"""
 Command = tuple[list, Path, str]  # arguments, folder, standard input
 
 
@@ -49,7 +67,7 @@ def helps(folder: Path) -> dict[str, Command]:
         "pymarian decode": program("marian", "pymarian", "decode"),
         "onmt_translate": program("opennmt", "onmt_translate"),
         "eole predict": program("eole", "eole", "predict"),
-        "joeynmt translate": ([python(folder, "joeynmt"), "-m", "joeynmt", "--help"], folder, ""),
+        "python -m joeynmt": ([python(folder, "joeynmt"), "-m", "joeynmt", "--help"], folder, ""),
         "sockeye-translate": program("sockeye", "sockeye-translate"),
     }
 
@@ -102,6 +120,13 @@ def translations(folder: Path, work: Path, task: Task) -> dict[str, Command]:
     }
 
 
+def phases(work: Path, settings: dict[str, str]) -> dict[str, float]:
+    """Seconds of each part of translating a line."""
+    command = [sys.executable, "-c", PHASES]
+    done = subprocess.run(command, cwd=work, env=settings, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def seconds(command: Command, settings: dict[str, str]) -> float:
     """Wall-clock time of a process."""
     arguments, folder, given = command
@@ -139,6 +164,8 @@ def main() -> None:
                 spent = seconds(command, settings)
                 if number:
                     times.setdefault((group, name), []).append(round(spent, 3))
+        for name, spent in phases(work, settings).items() if number else ():
+            times.setdefault(("phases", name), []).append(round(spent, 3))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (group, name), values in times.items():
         row = {"median": statistics.median(values), "min": min(values), "max": max(values)}

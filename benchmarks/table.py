@@ -82,9 +82,10 @@ def loss(results: dict[str, Result]) -> list[str]:
 def startup(results: dict[str, Result]) -> list[str]:
     """Seconds of small commands."""
     lines = ["| what | command | seconds |", "| --- | --- | --- |"]
-    told = {"help": "its help", "score": "BLEU of 1,000 lines", "translate": "one line"}
+    told = {"help": "its help", "score": "BLEU of 1,000 lines", "translate": "one line", "phases": "of one line, ours"}
     for group, rows in results.get("startup", {}).get("seconds", {}).items():
-        lines += [f"| {told[group]} | `{command}` | {spread(row, '.2f')} |" for command, row in rows.items()]
+        mark = "" if group == "phases" else "`"
+        lines += [f"| {told[group]} | {mark}{name}{mark} | {spread(row, '.2f')} |" for name, row in rows.items()]
     return lines
 
 
@@ -134,13 +135,15 @@ def decode(results: dict[str, Result]) -> list[str]:
 
 def decode_profile(results: dict[str, Result]) -> list[str]:
     """Shares of the time of decoding by part, and how much faster it would be if a choice among all pieces cost nothing."""
-    rows = results.get("decode_profile", {}).get("rows", [])
+    rows = [row for result in results.values() if result["benchmark"] == "decode_profile" for row in result["rows"]]
     parts = list(dict.fromkeys(part for row in rows for part in row["shares"]))
-    lines = [f"| model | beam | precision | {' | '.join(parts)} | without output layer and choosing |"]
-    lines.append("| --- | --- | --- |" + " --- |" * (len(parts) + 1))
+    lines = [f"| model | beam | precision | steps, pieces | {' | '.join(parts)} | without output layer and choosing |"]
+    lines.append("| --- | --- | --- | --- |" + " --- |" * (len(parts) + 1))
     for row in rows:
+        model = row["shape"] + (f", patience {row['patience']:g}" if row.get("patience") else "")
+        steps = f"{row['steps']:.1f}, {row['pieces']:.1f}" if "steps" in row else ""
         found = row["shares"]
-        cells = [row["shape"], str(row["beam"]), row["precision"], *(f"{found.get(part, 0.0):.0%}" for part in parts)]
+        cells = [model, str(row["beam"]), row["precision"], steps, *(f"{found.get(part, 0.0):.0%}" for part in parts)]
         faster = 1.0 / (1.0 - found.get("output layer", 0.0) - found.get("choosing", 0.0))
         lines.append(f"| {' | '.join(cells)} | {faster:.2f} × as fast |")
     return lines
@@ -202,7 +205,7 @@ def translate_ratios(results: dict[str, Result]) -> list[str]:
 
 def model_of(name: str) -> str:
     """What a result file of translating is about."""
-    return name.removeprefix("translate_").replace("model", "tiny, its own lengths")
+    return name.removeprefix("translate_").replace("model", "its own lengths")
 
 
 def rounding(results: dict[str, Result]) -> list[str]:
@@ -359,23 +362,85 @@ def gpu_speed(results: dict[str, Result]) -> list[str]:
     return lines
 
 
-TABLES: dict[str, Callable[[dict[str, Result]], list[str]]] = {
-    "speed": speed,
-    "train": train,
-    "train-ratios": train_ratios,
-    "loss": loss,
-    "startup": startup,
-    "growth": growth,
-    "decode": decode,
-    "decode-profile": decode_profile,
-    "levers": levers,
-    "translate": translate,
-    "translate-ratios": translate_ratios,
-    "rounding": rounding,
-    "gpu-train": gpu_train,
-    "gpu-decode": gpu_decode,
-    "gpu-attention": gpu_attention,
+def preprocess(results: dict[str, Result]) -> list[str]:
+    """Time and memory by the size of the corpus."""
+    lines = [
+        "| pairs | SentencePiece | `s2s preprocess`, vocabulary reused | ratio | its peak memory | training the vocabulary too |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in results.get("preprocess", {}).get("sizes", []):
+        reuse, train = row["reuse"], row["train"]
+        cells = [f"{row['pairs'] / 1e6:g} M", f"{row['encode']['seconds']:.1f} s", f"{reuse['seconds']:.1f} s"]
+        cells += [f"{reuse['over_encode']:.2f}", f"{reuse['peak_mb']:.0f} MB"]
+        lines.append(f"| {' | '.join(cells)} | {train['seconds']:.1f} s, {train['peak_mb']:.0f} MB |")
+    return lines
+
+
+def saving(results: dict[str, Result]) -> list[str]:
+    """What a checkpoint costs."""
+    lines = [
+        "| model | files | held up, a save | written in | the disk alone | an update while writing, and else |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in results.get("saving", {}).get("rows", []):
+        held, written, busy, free = (
+            spread(row[key], ".2f") for key in ("held up", "written", "update, while writing", "update")
+        )
+        cells = [f"`{row['shape']}`", f"{row['megabytes']} MB", f"{held} s", f"{written} s", f"{row['plain']:.2f} s"]
+        lines.append(f"| {' | '.join(cells)} | {busy} s, {free} s |")
+    return lines
+
+
+def not_taken(results: dict[str, Result]) -> list[str]:
+    """What prototypes of levers that ours does not have are worth, by case."""
+    rows = [row for result in results.values() if result["benchmark"] == "not_taken" for row in result["rows"]]
+    lines = ["| lever | model | beam | precision | speed | besides |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        shape, vocab, besides = row.get("shape", "model"), row.get("vocab"), []
+        model = "own lengths" if shape == "model" else f"`{shape}`" + (f", {vocab:,} pieces" if vocab else "")
+        if "first seconds" in row:
+            besides.append(f"the first pass took {row['first seconds']:.0f} s")
+        if "bleu" in row:
+            besides.append(f"BLEU {row['bleu']:.2f}, without {row['bleu without']:.2f}")
+        if "bleu" in row or row.get("same outputs", 1.0) < 1.0:
+            besides.append(f"{row['same outputs']:.1%} of the outputs are the same")
+        speed = f"{row['ratio']:.2f}" if "ratio" in row else f"at most {row['at most']:.2f}"
+        cells = [row["lever"], model, str(row["beam"]), row["precision"], speed, "; ".join(besides)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+# What makes each table, and the benchmarks whose conditions are told below it.
+TABLES: dict[str, tuple[Callable[[dict[str, Result]], list[str]], tuple[str, ...]]] = {
+    "speed": (speed, ()),
+    "train": (train, ("train",)),
+    "train-ratios": (train_ratios, ()),
+    "loss": (loss, ("loss",)),
+    "startup": (startup, ("startup",)),
+    "growth": (growth, ("growth_length", "growth_batch", "growth_vocabulary", "growth_corpus", "growth_processes")),
+    "decode": (decode, ("decode",)),
+    "decode-profile": (decode_profile, ("decode_profile",)),
+    "levers": (levers, ("levers",)),
+    "not-taken": (not_taken, ("not_taken",)),
+    "translate": (translate, ("translate",)),
+    "translate-ratios": (translate_ratios, ()),
+    "rounding": (rounding, ("rounding",)),
+    "preprocess": (preprocess, ("preprocess",)),
+    "saving": (saving, ("saving",)),
+    "gpu-train": (gpu_train, ("gpu_train",)),
+    "gpu-decode": (gpu_decode, ("gpu_decode",)),
+    "gpu-attention": (gpu_attention, ("gpu_attention",)),
 }
+
+
+def made_by(results: dict[str, Result], benchmarks: tuple[str, ...]) -> str:
+    """With which commit and on which processor the results of these benchmarks were made."""
+    where: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if result["benchmark"] in benchmarks and "commit" in result:
+            files = where.setdefault(result["machine"]["cpu"], [])
+            files.append(f"`{name}` at {result['commit'][:7]}{'+' * result['commit'].endswith('+')}")
+    return "; ".join(f"{', '.join(files)} on {cpu}" for cpu, files in where.items())
 
 
 def spread(row: dict[str, float], form: str = ",.0f") -> str:
@@ -394,8 +459,11 @@ def filled(text: str, results: dict[str, Result]) -> str:
     """A text with its tables from these results. Raises KeyError for a mark that names no table."""
 
     def between(mark: re.Match[str]) -> str:
-        lines = TABLES[mark["name"]](results)
+        make, benchmarks = TABLES[mark["name"]]
+        lines = make(results)
         table = "\n".join(lines) if len(lines) > HEAD else "Not recorded yet."
+        if len(lines) > HEAD and (made := made_by(results, benchmarks)):
+            table += f"\n\n{made}."
         return f"<!-- {mark['name']} -->\n{table}\n<!-- end -->"
 
     return re.sub(r"<!-- (?P<name>[\w-]+) -->\n.*?<!-- end -->", between, text, flags=re.DOTALL)

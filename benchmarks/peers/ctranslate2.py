@@ -14,6 +14,12 @@ PRECISIONS = ("fp32", "int8")
 PAD, UNK, START, EOS = range(4)  # of our vocabulary
 BANNED = (UNK, PAD, START)
 LONGEST = 256  # pieces of an output of its own length
+BATCHES = [
+    (SENTENCES, "examples"),
+    (1024, "tokens"),
+    (2048, "tokens"),
+    (4096, "tokens"),
+]  # ways to batch, of which one is fastest
 
 
 class Engine:
@@ -27,8 +33,17 @@ class Engine:
             kind = COMPUTE["fp32"]
         self.translator = ctranslate2.Translator(str(folder), compute_type=kind, intra_threads=1, inter_threads=threads)
 
-    def outputs(self, sources: list[list[int]], beam: int, fixed: bool, banned: Sequence[int]) -> list[list[int]]:
-        """The best output of each source, of `PIECES` pieces if `fixed`; scores are means over pieces, as ours."""
+    def outputs(
+        self,
+        sources: list[list[int]],
+        beam: int,
+        fixed: bool,
+        banned: Sequence[int],
+        batch: tuple[int, str] = BATCHES[0],
+    ) -> list[list[int]]:
+        """The best output of each source, of `PIECES` pieces if `fixed`; scores are means over pieces, as ours. One of `BATCHES`
+        is how large a batch is, and of what.
+        """
         lengths = {"min_decoding_length": PIECES, "max_decoding_length": PIECES} if fixed else {}
         found = self.translator.translate_batch(
             [[str(i) for i in ids] for ids in sources],
@@ -36,7 +51,8 @@ class Engine:
             max_input_length=0,
             length_penalty=1.0,
             suppress_sequences=[[str(i)] for i in banned],
-            max_batch_size=SENTENCES,
+            max_batch_size=batch[0],
+            batch_type=batch[1],
             **({"max_decoding_length": LONGEST} | lengths),
         )
         return [[int(piece) for piece in one.hypotheses[0]] for one in found]

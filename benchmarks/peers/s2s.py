@@ -56,11 +56,18 @@ def translate(task: Task) -> None:
     from s2s_cli.__main__ import main
     from s2s_cli.search.translator import Translator
 
-    spent, output = Spent(), task.file("output.jsonl")
-    Translator.search_lines = spent.around(Translator.search_lines)
+    spent, output, pieces = Spent(), task.file("output"), []
+    search = spent.around(Translator.search_lines)
+
+    def noted(*args, **options):
+        found = search(*args, **options)
+        pieces.extend(outputs[0].pieces for outputs in found)
+        return found
+
+    Translator.search_lines = noted
     output.unlink(missing_ok=True)
     command = ["s2s", "translate", "-m", task.model or task.file("run"), "-i", raw(task), "-o", output]
-    command += ["--format", "jsonl", "--beam", task.beam, "--precision", task.precision, "--threads", task.threads]
+    command += ["--beam", task.beam, "--precision", task.precision, "--threads", task.threads]
     if task.fixed:
         command += ["--min-len", PIECES, "--max-len", PIECES]
     sys.argv = [str(word) for word in command]
@@ -69,7 +76,8 @@ def translate(task: Task) -> None:
     except SystemExit as end:
         if end.code:
             raise
-    spent.finish([json.loads(line)["hypotheses"][0]["pieces"] for line in lines(output)])
+    assert len(lines(output)) == len(pieces)
+    spent.finish(pieces)
 
 
 def train(task: Task) -> None:

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,15 +24,44 @@ from unittest.mock import patch
 import decode
 import torch
 from conditions import conditions
+from torch import Tensor
 
 from s2s_cli.config import TransformerSettings
 from s2s_cli.models import cache, pack, products
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
+from s2s_cli.models.transformer import DecoderLayer, Transformer, _filled
 from s2s_cli.runtime import keep_memory
 from s2s_cli.search import strategies
 
 Change = Callable[[], Any]  # a context in which a lever is not there
+
+
+class Full(cache.Buffer):
+    """A buffer that has no room: whoever goes on writes another."""
+
+    used = property(lambda self: -1, lambda self, num: None)  # type: ignore[assignment]
+
+
+def computed_each_time(advance: Callable[..., Any] = Transformer.advance) -> Any:
+    """Keys and values of the encoder memory are made anew at each step."""
+
+    def anew(model: Transformer, tokens: Tensor, memory: Any, *rest: Any) -> Any:
+        cross = tuple(_filled(*layer.cross_attention.keys_values(memory.states)) for layer in model.decoder)
+        return advance(model, tokens, replace(memory, cross=cross), *rest)
+
+    return patch.object(Transformer, "advance", anew)
+
+
+def read_by_each(forward: Callable[..., Any] = DecoderLayer.forward) -> Any:
+    """Each hypothesis has the keys and values of its sentence for itself, copied at each step."""
+
+    def alone(layer: DecoderLayer, x: Tensor, past: Any, order: Any, cross: Any, bias: Tensor, *rest: Any) -> Any:
+        num = x.shape[0] // cross[0].shape[0]
+        k, v, bias = (tensor.repeat_interleave(num, dim=0) for tensor in (*cross, bias))
+        return forward(layer, x, past, order, (k, v), bias, *rest)
+
+    return patch.object(DecoderLayer, "forward", alone)
 
 
 LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
@@ -40,6 +70,9 @@ LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
         products, "multiplies_batches", lambda: False
     ),
     "attention of a beam and of the encoder in bf16": lambda: patch.object(pack, "_WIDE_HEAD", math.inf),
+    "cross-attention's keys and values computed once": computed_each_time,
+    "cross-attention's keys and values shared by a beam": read_by_each,
+    "caches with room for more": lambda: patch.object(cache, "Buffer", Full),
     "caches stay in place in a beam": lambda: patch.object(cache, "_WIDEST", 0),
     "top-k by chunks": lambda: patch.object(strategies, "_CHUNK", 0),
     "those that are done leave the batch": lambda: patch.object(strategies, "_FULL", -1.0),
@@ -47,7 +80,11 @@ LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
 }
 ONLY_FP32 = ("weights packed for oneDNN", "attention of a beam and of the encoder by oneDNN")
 ONLY_INT8 = ("attention of a beam and of the encoder in bf16",)
-ONLY_BEAM = ("caches stay in place in a beam", "more positions at once for a narrow beam")
+ONLY_BEAM = (
+    "cross-attention's keys and values shared by a beam",
+    "caches stay in place in a beam",
+    "more positions at once for a narrow beam",
+)
 ONLY_OWN_LENGTHS = ("those that are done leave the batch",)
 
 

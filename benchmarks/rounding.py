@@ -21,13 +21,15 @@ from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.score import corpus_score
 from s2s_cli.search.translator import Translator
 
-WAYS = {  # name: (threads, positions searched at once, whether the lines are shuffled, and whether each is searched alone)
-    "2 processes": (2, 8192, False, False),
-    "1 process": (1, 8192, False, False),
+# name: (threads, positions searched at once, if not as translate chooses, are lines shuffled, and is each searched alone)
+WAYS: dict[str, tuple[int, int | None, bool, bool]] = {
+    "2 processes": (2, None, False, False),
+    "1 process": (1, None, False, False),
     "small batches": (2, 300, False, False),
     "large batches": (1, 20000, False, False),
-    "shuffled": (2, 8192, True, False),
-    "each alone": (1, 8192, False, True),
+    "shuffled": (2, None, True, False),
+    "each alone": (1, None, False, True),
+    "each alone, 2 threads": (2, None, False, True),
 }
 
 

@@ -380,7 +380,8 @@ def _scores(
     num_rows: int,
 ) -> Tensor:
     """The scores [b, K] of the hypotheses of `length` pieces that end here, -inf for the others. Only the K best may end."""
-    ended = found.total[:, :num_rows].masked_fill(~ends[:, :num_rows], -torch.inf) / penalty(length, settings)
+    ended = found.total[:, :num_rows].masked_fill(~ends[:, :num_rows], -torch.inf)
+    ended /= ended.new_full((), penalty(length, settings))  # by a plain number, CUDA would multiply with its inverse
     if covered is None:
         return ended
     return ended + coverage(covered, mask, settings.coverage_penalty).flatten()[rows[:, :num_rows]]

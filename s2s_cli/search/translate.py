@@ -21,11 +21,12 @@ from s2s_cli.errors import BundleError, ConfigError, DataError
 from s2s_cli.evaluation.pairwise import rouge_tokenizer
 from s2s_cli.files import is_regular, place_of, sha256
 from s2s_cli.runtime import keep_memory, tell
+from s2s_cli.search.account import Lines, Seen
 from s2s_cli.search.alignment import pharaoh
 from s2s_cli.search.logprobs import formula
 from s2s_cli.search.output import Output, perplexity, rows
 from s2s_cli.search.partial import Writer, join_ranks, names_for
-from s2s_cli.search.translator import Line, Lines, Seen, Translator
+from s2s_cli.search.translator import Line, Translator
 
 _STDIN = Path("-")
 _SCORE = ScoreSettings()
@@ -256,6 +257,9 @@ def _report(settings: TranslateSettings, search: SearchSettings, seen: Seen, rep
             f"{seen.split.count} lines of more than {search.max_src_len} pieces (--max-src-len) were split, translated "
             f"in parts and joined: {seen.split}"
         )
+    if seen.unknown.count:
+        what = "outputs to score" if settings.force else "prefixes"
+        tell(f"{seen.unknown.count} {what} have words that the vocabulary lacks, each an unknown piece: {seen.unknown}")
     if settings.force:
         if seen.unscored.count:
             tell(f"{seen.unscored.count} outputs of blank source lines were not scored: {seen.unscored}")

@@ -8,11 +8,11 @@ nothing.
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import compress, count, groupby, islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.layers import lanes
 from s2s_cli.models.pack import pack
 from s2s_cli.runtime import Runtime, is_out_of_memory
+from s2s_cli.search.account import Seen
 from s2s_cli.search.alignment import Link, piece_links, word_links, words_of
 from s2s_cli.search.arguments import as_many, check_kind, texts
 from s2s_cli.search.forced import force, force_at_once
@@ -54,43 +55,6 @@ class Line(NamedTuple):
     src: str
     prefix: str = ""
     tgt: str | None = None
-
-
-@dataclass
-class Lines:
-    """How many lines something happened to, and the numbers of the first of them."""
-
-    count: int = 0
-    first: list[int] = field(default_factory=list)
-
-    def add(self, numbers: Sequence[int], count: int | None = None) -> None:
-        """More such lines: `count` of them, if `numbers` are only the first."""
-        self.count += len(numbers) if count is None else count
-        self.first = sorted([*self.first, *numbers[:10]])[:10]
-
-    def __str__(self) -> str:
-        return f"line {', '.join(map(str, self.first))}" + (", …" if self.count > len(self.first) else "")
-
-
-@dataclass
-class Seen:
-    """What happened to lines on their way. JSON can hold it, so that work that was interrupted keeps its account."""
-
-    lines: int = 0
-    blank: int = 0
-    cut: Lines = field(default_factory=Lines)
-    split: Lines = field(default_factory=Lines)
-    unscored: Lines = field(default_factory=Lines)
-    logp: float = 0.0
-    pieces: int = 0
-
-    def add(self, other: dict[str, Any]) -> None:
-        """Take in another account, as `asdict` gives it."""
-        for name, value in other.items():
-            if isinstance(value, dict):
-                getattr(self, name).add(value["first"], value["count"])
-            else:
-                setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass(frozen=True)
@@ -198,6 +162,8 @@ class Translator:
         self.check(settings)
         if score is not None:
             check_kind("score", score, ScoreSettings)
+        if prefixes is not None and settings.prefix_text:
+            raise ConfigError("both prefixes and prefix_text are given: give one")
         sources = list(texts(lines))
         begins = [settings.prefix_text] * len(sources) if prefixes is None else as_many(sources, prefixes, "prefixes")
         return list(self._each(map(Line, count(1), sources, begins), settings, score=score))
@@ -292,6 +258,8 @@ class Translator:
         seen.unscored.add([line.number for line in compress(lines, empty) if line.tgt and not blank(line.tgt)])
         prefixes = tgt.encode([lines[i].prefix for i in full])
         forced = tgt.encode([lines[i].tgt or "" for i in full])
+        unknown = [tgt.unk in prefix or tgt.unk in given for prefix, given in zip(prefixes, forced, strict=True)]
+        seen.unknown.add([lines[i].number for i in compress(full, unknown)])
         units: list[_Unit] = []
         encoded = src.encode([lines[i].src for i in full])
         for i, ids, prefix, given in zip(full, encoded, prefixes, forced, strict=True):

@@ -1,6 +1,8 @@
 """What search says of every model of the grid, alone and in an ensemble: scores, attention, prefixes."""
 
+import copy
 import math
+import random
 
 import pytest
 import torch
@@ -52,6 +54,26 @@ def agree(one: Hypothesis, other: Hypothesis) -> None:
     torch.testing.assert_close(torch.tensor(one.logps), torch.tensor(other.logps), atol=1e-4, rtol=1e-3)
     assert math.isclose(one.logp, math.fsum(one.logps), rel_tol=1e-6)
     assert math.isclose(one.score, other.score, rel_tol=1e-3, abs_tol=1e-4)
+
+
+@EACH
+@pytest.mark.parametrize("beam", [1, 3])
+def test_outputs_do_not_depend_on_the_batch(case: Case, beam: int):
+    """In fp64, where sums rounded in another order flip no choice: each alone, and two batches drawn by chance."""
+    model = Ensemble([copy.deepcopy(case.build()).double()])
+    settings = SETTINGS.model_copy(update={"beam": beam})
+    src = sentences(5, seed=2)
+
+    def outputs(places: list[int]) -> dict[int, list[int]]:
+        memory = model.encode(*pad([src[i] for i in places]))
+        limits = Limits([0] * len(places), [1 + i % 4 for i in places])
+        found = beam_search(model.step, memory, model.start(memory), limits, SPECIALS, settings)
+        return {i: hypotheses[0].ids for i, hypotheses in zip(places, found, strict=True)}
+
+    places = random.Random(case.name).sample(range(len(src)), len(src))
+    together = outputs(places[:2]) | outputs(places[2:])
+    alone = {i: ids for place in places for i, ids in outputs([place]).items()}
+    assert together == alone
 
 
 @EACH

@@ -19,13 +19,14 @@ from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings, Trans
 from s2s_cli.data.vocab import TextRules, Vocab, Vocabs
 from s2s_cli.errors import BundleError, ConfigError, S2SError
 from s2s_cli.runtime import Runtime
+from s2s_cli.search.account import Seen
 from s2s_cli.search.graphs import Recorder
 from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
 from s2s_cli.search.strategies import Hypothesis
 from s2s_cli.search.translate import _identity, translate
-from s2s_cli.search.translator import Line, Seen, Translator, _links
+from s2s_cli.search.translator import Line, Translator, _links
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 GPU = Runtime(torch.device("cuda"), torch.float32)
@@ -199,7 +200,19 @@ def test_force_of_blank_lines(vocabs: Vocabs) -> None:
     assert (seen.logp, seen.pieces) == (scored[0].logp, len(scored[0].logps))
 
 
+def test_what_is_given_and_the_vocabulary_lacks_is_counted() -> None:
+    texts = [text for pair in sentences(200, seed=9) for text in pair]
+    vocab = Vocab.train(texts, size=60, kind="word", byte_fallback=False)
+    tool, seen = translator(Vocabs(vocab, vocab)), Seen()
+    tool.search_lines([Line(4, "the dog", prefix="der Hund"), Line(5, "the dog", prefix="der Zyxwv")], seen=seen)
+    assert seen.unknown.first == [5]
+    tool.search_lines([Line(6, "the dog", tgt="Zyxwv Hund"), Line(7, "the dog", tgt="der Hund")], seen=seen)
+    assert (seen.unknown.first, seen.unknown.count) == ([5, 6], 2)
+
+
 def test_what_is_given_must_be_one_a_line(vocabs: Vocabs) -> None:
+    with pytest.raises(ConfigError, match="both prefixes and prefix_text"):
+        translator(vocabs).search(["the"], wanted(prefix_text="der"), prefixes=["die"])
     with pytest.raises(S2SError, match="2 source lines, but 1"):
         translator(vocabs).force(["the", "dog"], ["der"])
     with pytest.raises(S2SError, match="1 source lines, but 2"):

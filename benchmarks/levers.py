@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each lever of search on a CPU is worth: the speed with it over that without, all else as `translate` has it.
 
-    python benchmarks/levers.py [--model RUN --src FILE] [--shapes tiny base] [--threads 1] [--turns 5] [--out FILE]
+    python benchmarks/levers.py [--model RUN --src FILE] [--shapes tiny base] [--threads 1] [--turns 3] [--out FILE]
 
 Random weights of `decode.py`'s shapes, 16 pieces of each output; with a model, its own outputs of FILE's lines, where sentences
 end at different times. One engine has the lever, the other has not, and they take turns (A B A B ...): a ratio is the median of
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=decode.SHAPES, default=list(decode.SHAPES))
     parser.add_argument("--threads", type=int, default=1, help="2: measure the processes too")
     parser.add_argument("--sentences", type=int, default=400, help="a quarter of them for base")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     about = {"benchmark": "levers"} | conditions(["s2s-cli", "torch"])

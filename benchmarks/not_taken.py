@@ -392,7 +392,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=decode.SHAPES, default=list(decode.SHAPES))
     parser.add_argument("--precisions", nargs="+", choices=decode.DTYPES, default=["fp32", "int8"])
     parser.add_argument("--sentences", type=int, default=400, help="a quarter of them for base")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     about = {"benchmark": "not_taken"} | conditions(["s2s-cli", "torch", "numpy"])

@@ -10,7 +10,8 @@ outputs are searched for over the lines of FILE, and how many of them are the sa
 same ids, longest first, and as many workers of one thread as `--threads` says: processes of ours, threads of CTranslate2. Ours
 take batches as `translate` makes them; CTranslate2 takes those of several ways to batch with which it is fastest in the second of
 two passes (`batches` in the results). A turn is one pass of each engine over all sentences; turns alternate. Times are those of
-encoder and search by the clock. `--all` measures both shapes, greedy and with a beam of 5, in fp32, bf16 and int8.
+encoder and search by the clock. `--all` measures both shapes, greedy and with a beam of 5, in fp32, bf16 and int8; with patience,
+which is a beam's, the beam alone.
 """
 
 import argparse
@@ -240,7 +241,7 @@ def main() -> None:
     torch.set_num_threads(1)
     reports = []
     for shape in SHAPES if options.all and options.model is None else [options.shape]:
-        for beam in (1, 5) if options.all else (options.beam,):
+        for beam in (1, 5) if options.all and not options.patience else (options.beam,):
             for precision in DTYPES if options.all else [options.precision]:
                 options.shape, options.beam, options.precision = shape, beam, precision
                 reports.append(compare(options))

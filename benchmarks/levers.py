@@ -33,6 +33,7 @@ from s2s_cli.models.build import build_model
 from s2s_cli.models.transformer import DecoderLayer, Transformer, _filled
 from s2s_cli.runtime import keep_memory
 from s2s_cli.search import strategies
+from s2s_cli.search.workers import _NARROW
 
 Change = Callable[[], Any]  # a context in which a lever is not there
 
@@ -54,11 +55,15 @@ def computed_each_time(advance: Callable[..., Any] = Transformer.advance) -> Any
 
 
 def read_by_each(forward: Callable[..., Any] = DecoderLayer.forward) -> Any:
-    """Each hypothesis has the keys and values of its sentence for itself, copied at each step."""
+    """Each hypothesis has a copy of the keys and values of its sentence, made when sentences begin or leave the batch."""
+
+    known: dict[int, tuple[Any, ...]] = {}  # by layer: the tensors, and their copies
 
     def alone(layer: DecoderLayer, x: Tensor, past: Any, order: Any, cross: Any, bias: Tensor, *rest: Any) -> Any:
-        num = x.shape[0] // cross[0].shape[0]
-        k, v, bias = (tensor.repeat_interleave(num, dim=0) for tensor in (*cross, bias))
+        num, (k, v) = x.shape[0] // cross[0].shape[0], cross
+        if id(layer) not in known or known[id(layer)][0] is not k or known[id(layer)][1] != num:
+            known[id(layer)] = (k, num, *(tensor.repeat_interleave(num, dim=0) for tensor in (k, v, bias)))
+        k, v, bias = known[id(layer)][2:]
         return forward(layer, x, past, order, (k, v), bias, *rest)
 
     return patch.object(DecoderLayer, "forward", alone)
@@ -75,7 +80,7 @@ LEVERS: dict[str, Change] = {  # name -> what takes it away, for one process
     "caches with room for more": lambda: patch.object(cache, "Buffer", Full),
     "caches stay in place in a beam": lambda: patch.object(cache, "_WIDEST", 0),
     "top-k by chunks": lambda: patch.object(strategies, "_CHUNK", 0),
-    "those that are done leave the batch": lambda: patch.object(strategies, "_FULL", -1.0),
+    "those that are done leave the batch": lambda: patch.object(strategies, "_FULL", 0.0),
     "more positions at once for a narrow beam": lambda: patch.object(decode, "at_once", lambda *_: 4096),
 }
 ONLY_FP32 = ("weights packed for oneDNN", "attention of a beam and of the encoder by oneDNN")
@@ -85,6 +90,7 @@ ONLY_BEAM = (
     "caches stay in place in a beam",
     "more positions at once for a narrow beam",
 )
+ONLY_NARROW = ("more positions at once for a narrow beam",)
 ONLY_OWN_LENGTHS = ("those that are done leave the batch",)
 
 
@@ -115,12 +121,14 @@ def pairs(options: argparse.Namespace) -> Iterator[tuple[str, Pair]]:
             continue
         if name in (ONLY_INT8 if options.precision == "fp32" else ONLY_FP32):
             continue
+        if name in ONLY_NARROW and model.settings.dim > _NARROW:
+            continue
         with change():
             without = engine()
         yield name, Pair(engine(), without, change, sources)
     if options.beam == 1:
         yield (
-            "no softmax where no score is asked for",
+            "no softmax, and no end, where no score is asked for",
             Pair(engine(), decode.ours(model, options, specials, settings, scores=True), None, sources),
         )
     if options.model is None:

@@ -9,12 +9,13 @@
 *compiled*: what a decoder layer does before its cache, and after it, as one program of `torch.compile` each, for all layers and
 any number of rows and positions; they call products and attention as they are. The time of compiling is told apart.
 
-*waiting*: sentences that wait enter a batch as others end. What it could gain at most: every step as fast, for each hypothesis
-whose sentence is not done, as the steps of its batch were while that was full, and no sentence carried on after its end.
+*waiting*: sentences that wait enter a batch as others end. What it could gain at most: every step as fast, by sentence that is
+not done, as the steps of its batch were while that was full, and no sentence carried on after its end.
 
 *shortlist*: of each sentence the `--size` pieces that its own pieces are translated by most likely, by IBM model 1 (Brown et al.
-1993) of the training pairs, are all that the output layer computes. With a model, quality is measured too; without, which
-pieces they are is chance. Lists are made in the first turn, which does not count: what they cost would come to it.
+1993) of the training pairs, are all that the output layer computes, in bf16 with a beam, else in fp32. With a model, quality is
+measured too (BLEU without case); without, which pieces they are is chance. Lists are made in the first turn, which does not
+count: what they cost would come to it.
 
 Turns alternate as in `levers.py`: with the prototype, as it is, and a ratio is the median of those of the turns.
 """
@@ -83,7 +84,7 @@ def turns(one: Callable[[], Any], other: Callable[[], Any], num: int) -> tuple[d
 
 _called: list[nn.Module] = []  # products of all layers: a program is given their places here, and so serves each layer
 _library = torch.library.Library("s2s_benchmarks", "DEF")
-_library.define("product(Tensor x, int number, int width, bool halves) -> Tensor")
+_library.define("product(Tensor x, SymInt number, SymInt width, bool halves) -> Tensor")
 _library.define("attend(Tensor q, Tensor k, Tensor v, Tensor bias) -> Tensor")
 _library.impl("product", lambda x, number, width, halves: _called[number](x), "CPU")
 _library.impl("attend", lambda q, k, v, bias: join_heads(attend(q, k, v, bias, None)[0]), "CPU")
@@ -100,7 +101,7 @@ def _(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 def before(x: Tensor, weight: Tensor, bias: Tensor, number: int, halves: bool) -> Tensor:
-    """x [N, 1, D] -> queries, keys and values [N, 1, 3·D]; `number` is the place of the layer's first product."""
+    """x [B, R, D] -> queries, keys and values [B, R, 3·D]; `number` is the place of the layer's first product."""
     product = torch.ops.s2s_benchmarks.product
     return product(F.layer_norm(x, x.shape[-1:], weight, bias), number, 3 * x.shape[-1], halves)
 
@@ -116,12 +117,16 @@ def after(
     y = F.layer_norm(x, (dim,), norms[0], norms[1]).view(cross[0].shape[0], -1, dim)
     q = split_heads(product(y, number + 2, dim, halves), heads[0].shape[1])
     x = x + product(look(q, *cross, cross_mask), number + 3, dim, False).view(x.shape)
-    y = product(F.layer_norm(x, (dim,), norms[2], norms[3]), number + 4, inner, True)
+    y = product(
+        F.layer_norm(x, (dim,), norms[2], norms[3]), number + 4, inner, False
+    )  # what type it has is nobody's matter
     return x + product(y, number + 5, dim, False)
 
 
 def compile_decoder(model: Transformer) -> Transformer:
     """A packed model with programs in place of its decoder layers."""
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._inductor.config.force_disable_caches = True
     programs = torch.compile(before, dynamic=True), torch.compile(after, dynamic=True)
     for layer in model.decoder:
         layer.forward = partial(_compiled, layer, *programs, len(_called))
@@ -266,9 +271,7 @@ class Short(Ensemble):
 
 
 def translations(sources: list[list[int]], targets: list[list[int]], num_src: int, num_tgt: int) -> Any:
-    """p(target piece | source piece) [num_src, num_tgt] of IBM model 1, sparse, as (keys, values, num_tgt): a key is
-    source · num_tgt + target.
-    """
+    """p(target piece | source piece) of IBM model 1, where it is not 0: keys source · num_tgt + target, and values."""
     keys, columns, column = [], [], 0
     for source, target in zip(sources, targets, strict=True):
         pairs = np.array(source)[:, None] * num_tgt + np.array(target)[None]
@@ -352,7 +355,9 @@ def shortlist(options: argparse.Namespace) -> list[dict[str, Any]]:
             at = [order[*ids, vocabs.src.eos] for ids in vocabs.src.encode(lines)]
             for name, outputs in (("bleu", short), ("bleu without", plain)):
                 text = vocabs.tgt.decode([outputs[i] for i in at])
-                row[name] = round(corpus_score("bleu", text, [refs[: len(text)]], ScoreSettings()).value, 2)
+                row[name] = round(
+                    corpus_score("bleu", text, [refs[: len(text)]], ScoreSettings(lowercase=True)).value, 2
+                )
             row["same outputs"] = same(short, plain)
         rows.append(row | {"sentences": len(sources)})
         print(rows[-1], flush=True)
@@ -395,6 +400,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
+    if (options.lever == "waiting" and not options.model) or (options.model and not options.src):
+        parser.error("this needs --model and --src")
+    if options.lever == "shortlist" and options.model and not (options.ref and options.pairs):
+        parser.error("a shortlist of a model needs --ref and --pairs")
     about = {"benchmark": "not_taken"} | conditions(["s2s-cli", "torch", "numpy"])
     torch.set_num_threads(1)
     keep_memory()

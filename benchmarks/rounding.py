@@ -5,7 +5,8 @@
 
 Every matrix product rounds, and may round otherwise at another shape; where two pieces are almost equally likely, that flips
 the choice. For each arithmetic, FILE is translated by `translate`'s own path in one way, then in others, and the lines that
-differ are counted. Beside them, those that differ from fp32, and BLEU of the lines that FILE's reference has.
+differ are counted. Beside them, those that differ from fp32, and BLEU, without case, of the lines that
+FILE's reference has.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def main() -> None:
                 for way in others
             }
             if refs:
-                row["bleu"] = corpus_score("bleu", first[: len(refs)], [refs], ScoreSettings()).value
+                row["bleu"] = corpus_score("bleu", first[: len(refs)], [refs], ScoreSettings(lowercase=True)).value
             print(row, flush=True)
             results.append(row)
     if options.out:

@@ -6,11 +6,12 @@
 # Not among the parts by itself: attention_length, an hour of training; rounding, which takes hours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-root=$PWD
+root=$(pwd -P)
 python=${PYTHON:-$root/.venv/bin/python}
 results=$root/benchmarks/results
-home=${PEERS:-${TMPDIR:-/tmp}/s2s-peers}/own
-parts=${*:-train loss startup growth preprocess score loss_memory saving products decode decode_profile levers not_taken own translate}
+home=${PEERS:-${TMPDIR:-/tmp}/s2s-peers}/own # PEERS and PYTHON, if given, from the root on
+parts="train loss startup growth preprocess score loss_memory saving products decode decode_profile levers not_taken own translate"
+parts=${*:-$parts}
 
 measure() { echo "== $*" >&2; "$python" "$root/benchmarks/$1.py" "${@:2}"; }
 
@@ -21,7 +22,6 @@ own() {
     [ -e text/origin.txt ] || "$python" "$root/data/multi30k.py" text
     [ -e data-bin/dataset.json ] || "$python" -m s2s_cli preprocess -c "$root/recipes/multi30k/s2s.yaml" --lowercase
     "$python" -m s2s_cli train --run wide12 -c "$root/recipes/multi30k/wide.yaml" --max-epochs 12
-    cat text/test_2016_flickr.en text/train.en | head -n 10000 > lines.en
 }
 
 for part in $parts; do
@@ -41,7 +41,7 @@ for part in $parts; do
             own
             given=(--model wide12 --src text/test_2016_flickr.en)
             measure decode --all "${given[@]}" --out "$results/decode_own.json"
-            measure decode --all "${given[@]}" --patience 1 --out "$results/decode_own_patience.json"
+            measure decode --all --beam 5 "${given[@]}" --patience 1 --out "$results/decode_own_patience.json"
             measure decode_profile "${given[@]}" --patience 0 --patience 1 --out "$results/decode_profile_own.json"
             measure levers "${given[@]}" --out "$results/levers_own.json"
             measure not_taken waiting "${given[@]}" --sentences 1000 --out "$results/not_taken_waiting.json"
@@ -51,12 +51,16 @@ for part in $parts; do
             ;;
         rounding)
             own
+            { cat text/test_2016_flickr.en; head -n 9000 text/train.en; } > lines.en
             given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
             measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"
             measure rounding "${given[@]}" --beam 5 --lines 2500 --out "$results/rounding_beam5.json"
             ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
-        attention_length) measure attention_length --longest 80 --task reverse; measure attention_length --longest 80 --updates 2500 --task sort ;;
+        attention_length)
+            measure attention_length --longest 80 --task reverse
+            measure attention_length --longest 80 --updates 2500 --task sort
+            ;;
         *) measure "$part" ;;
     esac
 done

@@ -6,8 +6,8 @@
 `train` on the text of train.py, batches of 4,096 tokens, a checkpoint as often as it looks whether one is due, at every tenth
 update. Of each save, *held up* is how long no update was made: copying weights and moments, and waiting for the disk if the save
 before was not done. *Written* is how long the thread took that writes, syncs and clears away, beside which updates go on; what
-those cost more then is told by the medians of updates with and without it. *Plain* is the rate at which the disk takes a file of
-that size, written and synced by itself.
+those cost more then is told by the medians of updates with and without it. *Plain* are the seconds in which the disk takes as
+much in one file, written and synced by itself.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Watch:
         """`Trainer._update`."""
         before, begun = self.writes, time.perf_counter()
         done = inner(trainer, stop)
-        self.updates[bool(before or self.writes)].append(time.perf_counter() - begun)
+        self.updates[bool(before)].append(time.perf_counter() - begun)
         return done
 
     def run(self, inner: Any, background: Background, job: Any) -> None:
@@ -96,8 +96,8 @@ def plain(folder: Path, num_bytes: int) -> float:
     block = os.urandom(2**24)
     begun = time.perf_counter()
     with open(folder / "plain", "wb") as file:
-        for _ in range(-(-num_bytes // len(block))):
-            file.write(block)
+        for begin in range(0, num_bytes, len(block)):
+            file.write(block[: num_bytes - begin])
         file.flush()
         os.fsync(file.fileno())
     return time.perf_counter() - begun
@@ -120,12 +120,12 @@ def main() -> None:
     text = prepare(options.folder)
     rows = []
     for shape in options.shapes:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             settings = {
                 "data": text / "data-bin",
                 "run": Path(folder) / "run",
                 "batch_tokens": 4096,
-                "max_updates": READ_EVERY * (options.saves + 1),
+                "max_updates": READ_EVERY * options.saves + READ_EVERY // 2,
                 "valid_every": 10**6,
                 "valid_subset": 1,
                 "save_every": "1s",
@@ -135,10 +135,11 @@ def main() -> None:
             )
             newest = Path(folder) / "run" / "last"
             num_bytes = sum(path.stat().st_size for path in newest.resolve().rglob("*") if path.is_file())
+            watch.saves.pop()  # after the last update nothing is held up
             row: dict[str, Any] = {"shape": shape, "megabytes": round(num_bytes / 1e6), "saves": len(watch.saves)}
             row |= {"held up": spread(watch.saves), "written": spread(watch.written)}
             row |= {"update, while writing": spread(watch.updates[True]), "update": spread(watch.updates[False][2:])}
-            row |= {"plain": round(plain(Path(folder), num_bytes), 3)}
+            row["plain"] = spread([plain(Path(folder), num_bytes) for _ in range(3)])
         rows.append(row)
         print(json.dumps(row, indent=1), flush=True)
     options.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")

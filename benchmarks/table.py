@@ -386,7 +386,13 @@ def saving(results: dict[str, Result]) -> list[str]:
         held, written, busy, free = (
             spread(row[key], ".2f") for key in ("held up", "written", "update, while writing", "update")
         )
-        cells = [f"`{row['shape']}`", f"{row['megabytes']} MB", f"{held} s", f"{written} s", f"{row['plain']:.2f} s"]
+        cells = [
+            f"`{row['shape']}`",
+            f"{row['megabytes']} MB",
+            f"{held} s",
+            f"{written} s",
+            f"{spread(row['plain'], '.2f')} s",
+        ]
         lines.append(f"| {' | '.join(cells)} | {busy} s, {free} s |")
     return lines
 

@@ -8,9 +8,9 @@ An engine is one below, after a colon its precision (the others are in fp32). En
 1,000 captions of Multi30k's test set. Models know nothing, and are made to write 16 pieces a line; every engine loads its
 own, of the same shape. With --model, ours and CTranslate2 translate by that run, with outputs of their own length. In each round
 all translate in turn, each in a fresh process with two threads, batches of 64 sentences of like length where the engine asks
-for a size. The time of the whole command is the wall clock's, from its start to its end. Of it, what
-passes in search counts for the speed; for ours and CTranslate2, as for some of the others, splitting text into pieces and joining
-them is a part of it.
+for a size, or for CTranslate2 those that decode.py found fastest. The time of the whole command is the wall clock's, from start
+to end. Of it, what passes in search counts for the speed; for ours and CTranslate2, as for some of the others, splitting text
+into pieces and joining them is a part of it.
 """
 
 import argparse

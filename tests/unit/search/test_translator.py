@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from s2s_cli.search.logprobs import Ensemble
 from s2s_cli.search.output import Output
 from s2s_cli.search.sentences import split
 from s2s_cli.search.strategies import Hypothesis
-from s2s_cli.search.translate import _identity, translate
+from s2s_cli.search.translate import _identity, _report, translate
 from s2s_cli.search.translator import Line, Translator, _links
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
@@ -200,7 +201,7 @@ def test_force_of_blank_lines(vocabs: Vocabs) -> None:
     assert (seen.logp, seen.pieces) == (scored[0].logp, len(scored[0].logps))
 
 
-def test_what_is_given_and_the_vocabulary_lacks_is_counted() -> None:
+def test_what_is_given_and_the_vocabulary_lacks_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     texts = [text for pair in sentences(200, seed=9) for text in pair]
     vocab = Vocab.train(texts, size=60, kind="word", byte_fallback=False)
     tool, seen = translator(Vocabs(vocab, vocab)), Seen()
@@ -208,6 +209,15 @@ def test_what_is_given_and_the_vocabulary_lacks_is_counted() -> None:
     assert seen.unknown.first == [5]
     tool.search_lines([Line(6, "the dog", tgt="Zyxwv Hund"), Line(7, "the dog", tgt="der Hund")], seen=seen)
     assert (seen.unknown.first, seen.unknown.count) == ([5, 6], 2)
+    _report(wanted(prefix_text="der Zyxwv"), tool.settings, seen, {})
+    assert (
+        "2 prefixes have words that the vocabulary lacks, each an unknown piece: line 5, 6" in capsys.readouterr().err
+    )
+    before = asdict(seen)
+    del before["unknown"]  # as an account of before has it
+    later = Seen()
+    later.add(before)
+    assert (later.lines, later.unknown.count) == (4, 0)
 
 
 def test_what_is_given_must_be_one_a_line(vocabs: Vocabs) -> None:

@@ -135,7 +135,7 @@ def ours(
     workers = Workers(search, options.threads)
 
     def run(sources: Batch) -> list[list[int]]:
-        budget = at_once("cpu", settings.beam > 1, model.settings.dim)
+        budget = at_once("cpu", settings.beam > 1, model.settings.dim, DTYPES[options.precision])
         batches = batched(range(len(sources)), lambda i: len(sources[i]), budget, settings.beam, options.threads)
         outputs: list[list[int]] = [[] for _ in sources]
         for number, found in workers.each([([sources[i] for i in batch],) for batch in batches]):

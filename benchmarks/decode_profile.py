@@ -120,7 +120,7 @@ def main() -> None:
         run(some)
         num = int(len(some) * options.seconds / (time.perf_counter() - begun))
         positions = sum(map(len, some)) / len(some) * beam
-        num = max(num, int(at_once("cpu", beam > 1, model.settings.dim) / positions) + 1)
+        num = max(num, int(at_once("cpu", beam > 1, model.settings.dim, decode.DTYPES[precision]) / positions) + 1)
         chosen = sources[:: max(1, len(sources) // num)]
         with torch.profiler.profile() as profile, torch.profiler.record_function(MARK + REST):
             Counter.steps = 0

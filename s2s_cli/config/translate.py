@@ -58,7 +58,7 @@ class SearchSettings(Section):
     """Sample among the most probable pieces whose probabilities just sum to this (Holtzman et al. 2020); 1 is all."""
     search_tokens: PositiveInt | None = None
     """Source positions times beam that are searched at once, by default 4096 on a CPU (12288 with a beam, for models up to
-    256 wide) and 32768 on a GPU; the output does not depend on it."""
+    256 wide; 2048 without one, for wider models in fp32) and 32768 on a GPU; the output does not depend on it."""
 
     def check(self) -> None:
         """ConfigError for settings that conflict; not before they are whole: those of `translate` are completed by a model's."""

@@ -219,7 +219,7 @@ class Translator:
         places = sorted(range(len(units)), key=lambda i: -_length(units[i]))
         rows = 1 if units and units[0].line.tgt is not None else settings.samples or self.settings.beam
         is_beam = rows > 1 and not settings.samples
-        budget = self.settings.search_tokens or at_once(self.runtime.device.type, is_beam, self.dim)
+        budget = self.settings.search_tokens or at_once(self.runtime.device.type, is_beam, self.dim, self.runtime.dtype)
         if self.recorder is None or settings.samples or (units and units[0].line.tgt is not None):
             batches = batched(places, lambda i: _length(units[i]) + 1, budget, rows, self.workers.num)
         else:

@@ -96,13 +96,15 @@ def _first() -> None:
     torch.set_num_threads(1)
 
 
-def at_once(device: str, is_beam: bool, dim: int) -> int:
+def at_once(device: str, is_beam: bool, dim: int, dtype: torch.dtype) -> int:
     """Source positions times beam that are searched fastest at once: on a CPU few, unless a beam of a narrow model makes steps
-    whose cost hardly depends on how many there are.
+    whose cost hardly depends on how many there are; fewest where greedy search of a wide one, in fp32, is all products.
     """
     if device == "cuda":
         return 32768
-    return 12288 if is_beam and dim <= _NARROW else 4096
+    if dim <= _NARROW:
+        return 12288 if is_beam else 4096
+    return 4096 if is_beam or dtype != torch.float32 else 2048
 
 
 def batched(

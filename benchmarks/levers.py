@@ -187,14 +187,15 @@ def main() -> None:
                     model=options.model, src=options.src,
                 )  # fmt: skip
                 every = dict(pairs(case))
-                if options.threads > 1:
+                if options.threads > 1:  # all sentences, since few are one batch, which no other process gets
+                    case.sentences = options.sentences
                     every["processes rather than threads"] = processes(case)
                 for name, pair in every.items():
                     turns = [pair.turn() for _ in range(options.turns + 1)][1:]
                     ratios = [without / ours for ours, without, _ in turns]
                     row = {"shape": shape, "beam": beam, "precision": precision, "lever": name}
                     row |= {"ratio": round(statistics.median(ratios), 3), "min": round(min(ratios), 3)}
-                    row |= {"max": round(max(ratios), 3), "same outputs": turns[-1][2], "sentences": num}
+                    row |= {"max": round(max(ratios), 3), "same outputs": turns[-1][2], "sentences": len(pair.sources)}
                     rows.append(row)
                     print(row, flush=True)
     if options.out:

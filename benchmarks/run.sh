@@ -9,13 +9,13 @@ cd "$(dirname "$0")/.."
 root=$(pwd -P)
 python=${PYTHON:-$root/.venv/bin/python}
 results=$root/benchmarks/results
-home=${PEERS:-${TMPDIR:-/tmp}/s2s-peers}/own # PEERS and PYTHON, if given, from the root on
+home=${PEERS:-${TMPDIR:-/tmp}/s2s-peers}/own # PEERS and PYTHON, if given, are absolute
 parts="train loss startup growth preprocess score loss_memory saving products decode decode_profile levers not_taken own translate"
 parts=${*:-$parts}
 
 measure() { echo "== $*" >&2; "$python" "$root/benchmarks/$1.py" "${@:2}"; }
 
-# `wide` of recipes/multi30k for 12 of its 50 epochs, on lowercased text, and what it translates, in the current folder.
+# `wide` of recipes/multi30k, but for 12 epochs in place of 50, on lowercased text, and what it translates, in the current folder.
 own() {
     mkdir -p "$home"
     cd "$home"

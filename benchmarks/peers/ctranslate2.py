@@ -103,7 +103,7 @@ def translate(task: Task) -> None:
     outputs = dict(zip(order, found, strict=True))
     task.file("output", "".join(f"{vocabulary.decode(outputs[i])}\n" for i in range(len(sources))))
     seconds = time.perf_counter() - begun
-    finish(sentences=len(found), pieces=sum(map(len, found)), seconds=round(seconds, 4))
+    finish(sentences=len(found), pieces=sum(map(len, found)), seconds=round(seconds, 4), batch=fastest(task))
 
 
 def train(task: Task) -> None:

@@ -98,7 +98,7 @@ def _first() -> None:
 
 def at_once(device: str, is_beam: bool, dim: int, dtype: torch.dtype) -> int:
     """Source positions times beam that are searched fastest at once: on a CPU few, unless a beam of a narrow model makes steps
-    whose cost hardly depends on how many there are; fewest where greedy search of a wide one, in fp32, is all products.
+    whose cost hardly depends on how many there are; fewest where without a beam a wide one, in fp32, is all products.
     """
     if device == "cuda":
         return 32768

@@ -13,9 +13,9 @@ any number of rows and positions; they call products and attention as they are. 
 not done, as the steps of its batch were while that was full, and no sentence carried on after its end.
 
 *shortlist*: of each sentence the `--size` pieces that its own pieces are translated by most likely, by IBM model 1 (Brown et al.
-1993) of the training pairs, are all that the output layer computes, in bf16 with a beam in int8, else in fp32. With a model, quality is
-measured too (BLEU without case); without, which pieces they are is chance. Lists are made in the first turn, which does not
-count: what they cost would come to it.
+1993) of the training pairs, are all that the output layer computes, for a beam in int8 in bf16, else in fp32. With a model,
+quality is measured too (BLEU without case); without, which pieces they are is chance. Lists are made in the first turn, which
+does not count: what they cost would come to it.
 
 Turns alternate as in `levers.py`: with the prototype, as it is, and a ratio is the median of those of the turns.
 """

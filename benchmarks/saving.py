@@ -6,8 +6,8 @@
 `train` on the text of train.py, batches of 4,096 tokens, a checkpoint as often as it looks whether one is due, at every tenth
 update. Of each save, *held up* is how long no update was made: copying weights and moments, syncing the log, and waiting for the
 disk if the save before was not done. *Written* is how long the thread took that writes, syncs and clears away, beside which
-updates go on; what those cost more then is told by the medians of updates with and without it. *Plain* are the seconds in which the disk
-takes as much in one file, written and synced by itself.
+updates go on; what those cost more then is told by the medians of updates with and without it. *Plain* are the seconds in which
+the disk takes as much in one file, written and synced by itself.
 """
 
 import argparse

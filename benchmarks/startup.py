@@ -26,9 +26,11 @@ from peers.text import prepare
 
 TOOLKITS = ("transformers", "fairseq", "marian", "opennmt", "eole", "joeynmt", "sockeye")
 LINE = "A dog runs over the green grass.\n"
-SAVE = (
-    "from peers.transformers import build; from peers.clock import Task; build(Task.given()).save_pretrained('model')"
-)
+SAVE = """from peers.clock import SPECIALS, Task
+from peers.transformers import build
+task = Task.given()
+build(task.size, len(task.vocabulary()) + SPECIALS).save_pretrained("model")
+"""
 GENERATE = """import torch
 from transformers import MarianMTModel
 model = MarianMTModel.from_pretrained("model").eval()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from conditions import conditions
 
-from s2s_cli.checkpoint.bundle import open_bundle
+from s2s_cli.checkpoint.bundle import open_model
 from s2s_cli.config import RuntimeSettings, ScoreSettings, SearchSettings
 from s2s_cli.data.corpus import read_lines
 from s2s_cli.evaluation.score import corpus_score
@@ -69,7 +69,7 @@ def main() -> None:
     about = {"benchmark": "rounding"} | conditions(["s2s-cli", "torch"])
     lines = list(read_lines(options.src))[: options.lines]
     refs = list(read_lines(options.ref)) if options.ref else []
-    shape = open_bundle(options.model).model
+    shape = open_model(options.model).model
     model = f"{shape.family}, {shape.dim} wide"
     results = []
     for beam in options.beam or (1, 5):

@@ -51,10 +51,12 @@ for part in $parts; do
             ;;
         rounding)
             own
+            "$python" -m s2s_cli train --run recurrent -c "$root/recipes/multi30k/rnn.yaml" --preset rnn-luong --max-epochs 8
             { cat text/test_2016_flickr.en; head -n 9000 text/train.en; } > lines.en
             given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
             measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"
             measure rounding "${given[@]}" --beam 5 --lines 2500 --out "$results/rounding_beam5.json"
+            measure rounding --model recurrent "${given[@]:2}" --lines 2500 --out "$results/rounding_recurrent.json"
             ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
         attention_length)

@@ -93,6 +93,12 @@ class Runtime:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     @property
+    def advice(self) -> str:
+        """What to choose where this device is slow at this arithmetic; nothing otherwise."""
+        slow = self.dtype == torch.float16 and self.device.type == "cpu"
+        return "fp16 is for GPUs, and slow on a CPU: set runtime.precision to auto, bf16 or fp32" if slow else ""
+
+    @property
     def is_main(self) -> bool:
         """Whether this is the process that writes, validates and talks."""
         return self.rank == 0
@@ -304,11 +310,13 @@ class StopSignal:
             raise Interrupted(signum, self._at_once)
 
     @contextlib.contextmanager
-    def at_once(self, message: str) -> Iterator[None]:
-        """Within, a signal raises Interrupted wherever the work stands: for work that is given up, such as a validation."""
+    def at_once(self, message: str, inside: bool = True) -> Iterator[None]:
+        """A signal of before raises Interrupted, and `inside` one that comes, wherever the work stands: for work that is given
+        up, such as a validation.
+        """
         if self.signum:
             raise Interrupted(self.signum, message)
-        self._at_once = message
+        self._at_once = message if inside else ""
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ goes on ends with the same bits. It knows no model family and no command line.
 import contextlib
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,9 +86,8 @@ class Trainer:
                             self._save()
                         with self.runtime.step():
                             self.checkpoints.background.wait()
-                        raise Interrupted(
-                            stop.signum or 15, f"stopped at update {update}; the same command goes on from here"
-                        )
+                        said = f"stopped at update {update}; the same command goes on from here"
+                        raise Interrupted(stop.signum or 15, said)
                 with self.runtime.step():
                     self.checkpoints.background.wait()
             finally:
@@ -168,13 +168,15 @@ class Trainer:
         return min(settings.max_updates, math.ceil(batches / (settings.accumulate * self.runtime.world)))
 
     def _update(self, stop: StopSignal) -> bool:
-        """One update; False if a signal came between its batches, and then nothing has happened."""
+        """One update; False if a signal came while its gradient was made, and then nothing has happened."""
         progress, number, before = self.progress, self.progress.update + 1, self.stream.position
         try:
             with self.runtime.step():
                 batches = [self.stream.next() for _ in range(self.settings.accumulate)]
-            tick = stop.check if self.runtime.world == 1 and len(batches) > 1 else bool
-            outcome = self.updater.update(batches, number, self._rate(number), progress.health.limit, tick)
+            on_cpu = self.runtime.device.type == "cpu"  # where a batch may take long
+            at_once = partial(stop.at_once, "interrupted", inside=on_cpu)
+            within = at_once if self.runtime.world == 1 else contextlib.nullcontext  # several processes end together
+            outcome = self.updater.update(batches, number, self._rate(number), progress.health.limit, within)
         except Interrupted:
             self.learner.model.zero_grad(set_to_none=True)
             self.stream.position = before
@@ -219,9 +221,8 @@ class Trainer:
         self.progress.skipped, self.progress.health.returns = progress.skipped, progress.health.returns + 1
         self.progress.time_used, self.progress.health.streak = progress.time_used, 0
         self.updater.scale_as(self.progress.scaler)
-        self._saved = update
-        self._mark = (time.monotonic(), progress.num_tokens)
-        self._begun = (time.monotonic(), update)
+        now = time.monotonic()
+        self._saved, self._mark, self._begun = update, (now, progress.num_tokens), (now, update)
         self._note_time()
         self.log.rewind(update, update)
         if self.log.also is not None:
@@ -275,9 +276,8 @@ class Trainer:
             # What comes after the last update: its validation, that of the average unless there was none before, and as
             # much again as a half of one.
             validations = 2.5 if progress.history else 1.5
-            reserve = (
-                min(_MOST_RESERVED, validations * progress.valid_seconds / limit) if progress.valid_seconds else 0.1
-            )
+            share = validations * progress.valid_seconds / limit
+            reserve = min(_MOST_RESERVED, share) if progress.valid_seconds else 0.1
             used = progress.seconds / (limit * (1.0 - reserve))
             used = self.runtime.all_sum(used if self.runtime.is_main else 0.0)
             progress.time_used = min(1.0, max(progress.time_used, used))  # a rate that has fallen does not rise again

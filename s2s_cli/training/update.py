@@ -5,6 +5,7 @@ This file knows no order of data, no schedule, no files and no log. What is mini
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from s2s_cli.training.state import Learner
 
 _FIRST_SCALE, _GROW_AFTER = 2.0**16, 2000  # of losses in fp16, as torch's own scaler has them
 LEAST_SCALE = 1.0  # below which no gradient of a mean loss need go to stay finite
+Within = Callable[[], AbstractContextManager[object]]
 
 
 class Outcome(NamedTuple):
@@ -72,17 +74,17 @@ class Updater:
         number: int,
         rate: float,
         limit: float | None = None,
-        tick: Callable[[], object] = bool,
+        within: Within = nullcontext,
     ) -> Outcome:
         """Update `number`, with the mean gradient over all target tokens of `batches` of all processes.
 
-        The weights stay as they are if that gradient is not finite, or the loss is above `limit`, in nats a token. `tick`
-        is called before each batch, and may raise to give the update up.
+        The weights stay as they are if that gradient is not finite, or the loss is above `limit`, in nats a token. The gradient
+        of each batch is made `within` such a context, which may raise to give the update up.
         """
         set_rate(self.learner.optimizer, rate)
         num_tokens = sum(batch.num_tokens for batch in batches)
         with self.runtime.step():
-            sums = self.gradients(batches, num_tokens, number, tick)
+            sums = self.gradients(batches, num_tokens, number, within)
         sums = self.runtime.mean_gradients(self.parameters, num_tokens, sums)
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler is not None:
@@ -104,9 +106,7 @@ class Updater:
         lines = np.concatenate([batch.lines for batch in batches])
         return Outcome(number, torch.cat([sums, torch.stack([norm.double(), applied.double(), scale])]), lines)
 
-    def gradients(
-        self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object] = bool
-    ) -> Tensor:
+    def gradients(self, batches: Sequence[Batch], num_tokens: int, number: int, within: Within = nullcontext) -> Tensor:
         """Gradients of the loss over `num_tokens`; returns the first four sums of an `Outcome`, of these batches.
 
         Where memory is too small for a batch, it is split, as are later ones that are as large, and the work begins anew: all
@@ -116,7 +116,7 @@ class Updater:
         while True:
             batches = [part for batch in batches for part in self._parts(batch)]
             try:
-                return self._gradients(batches, num_tokens, number, tick)
+                return self._gradients(batches, num_tokens, number, within)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -137,18 +137,18 @@ class Updater:
             return [batch]
         return [part for half in halves(batch) for part in self._parts(half)]
 
-    def _gradients(self, batches: Sequence[Batch], num_tokens: int, number: int, tick: Callable[[], object]) -> Tensor:
+    def _gradients(self, batches: Sequence[Batch], num_tokens: int, number: int, within: Within) -> Tensor:
         rank, device = self.runtime.rank, self.runtime.device
         seed_for(self.settings.seed, number, *([rank] if rank else []))
         sums = torch.zeros(4, dtype=torch.float64, device=device)
         for batch in batches:
-            tick()
             self._at = batch
-            with self.runtime.autocast():
-                loss = batch_loss(self.learner.model, batch.to(device), self.settings, number)
-            mean = loss.total / num_tokens
-            if mean.requires_grad:  # all that learns may be frozen, or left out by layer_drop
-                (mean if self.scaler is None else mean * self.scaler[0]).backward()
+            with within():
+                with self.runtime.autocast():
+                    loss = batch_loss(self.learner.model, batch.to(device), self.settings, number)
+                mean = loss.total / num_tokens
+                if mean.requires_grad:  # all that learns may be frozen, or left out by layer_drop
+                    (mean if self.scaler is None else mean * self.scaler[0]).backward()
             divergence = torch.zeros_like(loss.nll) if loss.divergence is None else loss.divergence
             sums[:3] += torch.stack([loss.total.detach(), loss.nll.detach(), divergence.detach()])
             sums[3] += batch.num_tokens

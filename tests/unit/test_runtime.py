@@ -230,6 +230,11 @@ def test_at_once_is_at_once_and_within_only() -> None:
         assert stop.signum == signal.SIGTERM
         with pytest.raises(Interrupted), stop.at_once("given up"):
             pytest.fail("it came before")
+    with StopSignal() as stop:
+        with stop.at_once("given up", inside=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted), stop.at_once("given up", inside=False):
+            pytest.fail("it came before")
 
 
 def test_what_a_progress_bar_shows_is_in_the_log_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -118,6 +118,38 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
         assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_signal_ends_an_update_at_once_and_it_is_made_up_for(
+    backwards: bool, home: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    """However long one takes: in the middle of a batch, on the way there or back."""
+    straight, stopped = (config(home, tmp_path / run, valid_every=6) for run in "ab")
+    train(straight)
+    seen = [0]
+
+    def ended(_gradient: torch.Tensor | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def hook(_module: torch.nn.Module, _given: object, out: object) -> None:
+        if isinstance(out, torch.Tensor) and out.requires_grad:
+            seen[0] += 1
+            if seen[0] == 50:
+                out.register_hook(ended) if backwards else ended()
+
+    handle = torch.nn.modules.module.register_module_forward_hook(hook)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            train(stopped)
+    finally:
+        handle.remove()
+    assert caught.value.signum == signal.SIGTERM
+    last = Progress.read(tmp_path / "b" / "last" / "training" / "state.json")
+    assert 0 < last.update < 6
+    train(stopped)
+    ours, theirs = tmp_path / "a" / "last", tmp_path / "b" / "last"
+    assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+
+
 def test_a_run_that_has_split_batches_goes_on_splitting_them(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

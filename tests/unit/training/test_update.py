@@ -1,5 +1,7 @@
 """An update: the same gradient however memory is, the same step wherever it is decided, and fp16 with its scale."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,14 +204,16 @@ def test_fp16_finds_its_scale_and_goes_on_with_it(home: Path, dataset: Dataset) 
 def test_an_update_that_is_given_up_has_not_happened(home: Path, dataset: Dataset) -> None:
     update, calls = updater(home, dataset), []
 
-    def tick() -> None:
+    @contextmanager
+    def within() -> Iterator[None]:
+        yield
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
     before = state(update.learner)
     with pytest.raises(KeyboardInterrupt):
-        update.update(batches_of(dataset, 4, 4), 1, RATE, tick=tick)
+        update.update(batches_of(dataset, 4, 4), 1, RATE, within=within)
     assert same(before, state(update.learner))
 
 

@@ -157,8 +157,10 @@ def beam_search(
     are asked for, greedy search leaves out what they alone need: its hypotheses' numbers then mean nothing.
     """
     bare = not scores and settings.beam == 1
-    if bare and settings.repetition_penalty == 1.0:
-        step = partial(step, normalize=False)
+    if bare:
+        settings = settings.model_copy(update={"coverage_penalty": 0.0})
+        if settings.repetition_penalty == 1.0:
+            step = partial(step, normalize=False)
     totals = torch.zeros(len(limits.max_len), 1, device=memory.mask.device)  # all hypotheses of a sentence begin alike
     choose = partial(best_continuations, settings.beam)
     rest = (limits, specials, settings, num_best, attention, prefixes, recorder, scores, not bare or attention)

@@ -76,6 +76,8 @@ def _remark(
     before, now = translator.validated_in, translator.runtime.precision
     if runtime.precision == "auto" and before not in ("", now):
         tell(f"{now}, where the model was validated in {before}: this machine is no faster in that")
+    if advice := translator.runtime.advice:
+        tell(advice)
     fields = SearchSettings.model_fields
     said = {name for name in given.model_fields_set if getattr(given, name) != fields[name].default}
     idle = sorted({"temperature", "top_k", "top_p"} & said)

@@ -102,6 +102,8 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
         + (f"; batches of {settings.positions:,} positions" if is_auto else "")
     )
+    if runtime.advice:
+        log.say(runtime.advice)
     longest = np.maximum(dataset.train.src_len, dataset.train.tgt_len) + 1
     if not progress.update and (num_large := int((longest > settings.positions).sum())):
         log.say(

@@ -373,12 +373,16 @@ def test_attention_that_there_is_none_of() -> None:
     model = Scripted(0, 1)
     memory = model.memory([0])
 
-    def blind(*arguments: object) -> StepOut:
+    def blind(*arguments: object, normalize: bool = True) -> StepOut:
         return model.step(*arguments)._replace(attention=None)
 
     for search, asked in ((options(2), True), (options(2, coverage_penalty=0.1), False)):
         with pytest.raises(ConfigError, match="the model has none"):
             beam_search(blind, memory, model.start(memory), Limits([0], [3]), SPECIALS, search, attention=asked)
+    greedy = options(1, coverage_penalty=0.1)  # which chooses by no score
+    beam_search(blind, memory, model.start(memory), Limits([0], [3]), SPECIALS, greedy, scores=False)
+    with pytest.raises(ConfigError, match="the model has none"):
+        beam_search(blind, memory, model.start(memory), Limits([0], [3]), SPECIALS, greedy)
 
 
 def test_formula_names_all_that_ranks() -> None:

@@ -26,8 +26,8 @@ that each decoder layer makes of its output, by source token; the rest of the de
 products of attention by pairs of positions, of which the decoder's own are those that a target position may see.
 
 Decoding: every output has 32 pieces, for sources of about 28, in bf16. Ours, but for a plain greedy search, takes one step more,
-for the end of the sentence that it is then made to say; theirs stops without. `same_fp32` is the share of greedy outputs that
-are alike in fp32.
+for the end of the sentence that it is then made to say; theirs stops without. `same_fp32` is the share of outputs that are alike
+in fp32; of the `others_fp32`, with a beam, ours should all be likelier with their end, and theirs without it.
 
 Translating: a model of yours, the first lines of a file, outputs of their own length, text to text; `command` is the whole
 command, a new process each time. `first_seconds` are those of the first time, in which the others record.

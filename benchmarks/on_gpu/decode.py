@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from peers.transformers import EOS, PAD, START, UNK
+from torch import Tensor
 
 from on_gpu.turns import LONGEST, MEAN, VOCAB, Ids, Row, all_made, first_model, in_turns, marian, now, padded, spread
 from s2s_cli.config import SearchSettings
@@ -110,6 +111,33 @@ def same(outputs: dict[str, Ids], name: str) -> dict[str, float]:
     return {other: round(sum(a == b for a, b in both) / len(own), 3) for other, both in pairs}
 
 
+@torch.inference_mode()
+def log_probs(model: torch.nn.Module, sources: Ids, outputs: Ids) -> Tensor:
+    """What the model gives to each piece of each output, and to its end [B, PIECES + 1]."""
+    src, tgt = padded(sources).to(model.device), F.pad(torch.tensor(outputs, device=model.device), (0, 1), value=EOS)
+    before = F.pad(tgt[:, :-1], (1, 0), value=START)
+    found = model(input_ids=src, attention_mask=(src != PAD).long(), decoder_input_ids=before).logits.log_softmax(-1)
+    return found.gather(-1, tgt[..., None]).squeeze(-1)
+
+
+def in_fp32(ours: Transformer, theirs: torch.nn.Module, sources: Ids, beam: int) -> Row:
+    """The share of outputs that are alike; how many are not, in how many of these ours is likelier with its end, which counts
+    in our ranking, and in how many theirs is without.
+    """
+    found = (
+        our_decoding(ours, torch.float32, beam, False).run(sources),
+        their_decoding(theirs, beam, False).run(sources),
+    )
+    others = [i for i, (a, b) in enumerate(zip(*found, strict=True)) if a != b]
+    row: Row = {"same_fp32": round(1 - len(others) / len(sources), 3)}
+    if others:
+        chosen = [sources[i] for i in others]
+        a, b = (log_probs(theirs, chosen, [of_one[i] for i in others]) for of_one in found)
+        with_end, without = int((a.sum(1) > b.sum(1)).sum()), int((a[:, :-1].sum(1) < b[:, :-1].sum(1)).sum())
+        row["others_fp32"] = {"all": len(others), "ours_likelier": with_end, "theirs_likelier_without_end": without}
+    return row
+
+
 def cases(options: argparse.Namespace) -> Iterator[tuple[list[Row], list[Row]]]:
     """Rows and failures, case by case."""
     device = options.runtime.device
@@ -118,8 +146,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[list[Row], list[Row]]]:
         theirs = marian(shape, first, device).eval()
         ours = first.to(device)
         sources = sources_of(max(options.batch))
-        both = (our_decoding(ours, torch.float32, 1, False).run(sources), their_decoding(theirs, 1, False).run(sources))
-        agree = {"same_fp32": round(sum(a == b for a, b in zip(*both, strict=True)) / len(sources), 3)}
+        agree = {beam: in_fp32(ours, theirs, sources, beam) for beam in options.beam}
         theirs = theirs.to(torch.bfloat16)
         for batch in options.batch:
             chosen = sources_of(batch if batch > 1 else options.sentences)
@@ -131,7 +158,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[list[Row], list[Row]]]:
                         return our_decoding(ours, torch.bfloat16, beam, name.endswith("graphs"))
                     return their_decoding(theirs, beam, name.endswith("static"))
 
-                case = {"shape": shape, "batch": batch, "beam": beam, "sentences": len(chosen)} | agree
+                case = {"shape": shape, "batch": batch, "beam": beam, "sentences": len(chosen)} | agree[beam]
                 engines, unmade = all_made(make, options)
                 rows, failed = decode_case(engines, batches, options)
                 yield (

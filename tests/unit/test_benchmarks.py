@@ -13,6 +13,7 @@ import train
 import translate
 from peers.clock import SHAPES, Clock, Task
 from peers.environments import PEERS, peer
+from tables import decoding
 
 
 def row(engine: str, speed: float, peak: int, cores: float = 2.0) -> train.Row:
@@ -102,10 +103,10 @@ def test_what_ours_translates_is_held_to_the_best_in_pytorch() -> None:
     ]
     results = {"translate_tiny": {"benchmark": "translate", "engines": summed, "ratios": found}}
     assert (
-        table.translate(results)[3]
+        decoding.translate(results)[3]
         == "| tiny | 5 | s2s, fp32 | 1,000 (900 to 1,100) | 3.0 (2.0 to 4.0) s | 100 MB | 2 |"
     )
-    assert table.translate_ratios(results)[2] == "| tiny | 5 | fp32 | 2.00 × fairseq | 2.00 × eole | 0.50 | 0.33 |"
+    assert decoding.translate_ratios(results)[2] == "| tiny | 5 | fp32 | 2.00 × fairseq | 2.00 × eole | 0.50 | 0.33 |"
 
 
 def test_engines_are_those_that_have_the_shape() -> None:

@@ -1,0 +1,1 @@
+"""What `table.py` writes: the tables, each of the result files of its benchmarks."""

@@ -51,7 +51,8 @@ for part in $parts; do
             ;;
         rounding)
             own
-            "$python" -m s2s_cli train --run recurrent -c "$root/recipes/multi30k/rnn.yaml" --preset rnn-luong --max-epochs 8
+            "$python" -m s2s_cli train --run recurrent -c "$root/recipes/multi30k/rnn.yaml" --preset rnn-luong --max-epochs 8 \
+                --set score.lowercase=true
             { cat text/test_2016_flickr.en; head -n 9000 text/train.en; } > lines.en
             given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
             measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"

@@ -295,19 +295,27 @@ class StopSignal:
         signals = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signals.append(signal.SIGHUP)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         self._before = {s: signal.signal(s, self._note) for s in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+        sys.unraisablehook = self._hook
+
+    def _swallowed(self, what: Any) -> None:
+        """Say nothing of an Interrupted that came where Python can raise nothing, as in a finalizer: the flag is there."""
+        if not issubclass(what.exc_type, Interrupted):
+            self._hook(what)
 
     def _note(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.signum = signum
-        if self._at_once:
-            raise Interrupted(signum, self._at_once)
+        message, self._at_once = self._at_once, ""  # once: what it ends may need to clear away
+        if message:
+            raise Interrupted(signum, message)
 
     @contextlib.contextmanager
     def at_once(self, message: str, inside: bool = True) -> Iterator[None]:

@@ -55,6 +55,8 @@ def dry_run(config: Config, dataset: Dataset, learner: Learner, runtime: Runtime
     average = weights if learner.average is not None else 0
     per_update = num_tokens / num_sampled * settings.accumulate * runtime.world
     print(f"model       {config.model.family}, {num_parameters(model):,} parameters; {runtime}")
+    if runtime.advice:
+        print(f"            {runtime.advice}")
     for report in reports:
         print(f"begins with {report}")
     print(f"data        {len(dataset.train):,} training pairs, {len(dataset.valid):,} for validation")

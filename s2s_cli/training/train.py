@@ -102,7 +102,7 @@ def _begin(config: Config, dataset: Dataset, runtime: Runtime) -> Trainer:
         f"{len(chosen_lines(len(dataset.valid_src), settings.valid_subset)):,} for validation; {runtime}"
         + (f"; batches of {settings.positions:,} positions" if is_auto else "")
     )
-    if runtime.advice:
+    if runtime.advice and not progress.update:
         log.say(runtime.advice)
     longest = np.maximum(dataset.train.src_len, dataset.train.tgt_len) + 1
     if not progress.update and (num_large := int((longest > settings.positions).sum())):

@@ -481,6 +481,10 @@ def test_fp16_goes_on_with_its_scale(s2s: Zygote, home: Path, tmp_path: Path) ->
         for limit in limits:
             done = s2s.run(*arguments, "--run", run, "--max-updates", limit, cwd=tmp_path)
             assert done.code == 0, done.err
+            advised = "fp16 is for GPUs" in done.err  # while it can be followed
+            assert advised == ((run, limit) != ("resumed", 10))
+    dry = s2s.run(*arguments, "--dry-run", cwd=tmp_path)
+    assert b"fp16 is for GPUs" in dry.out
     a, b = content(tmp_path / "straight"), content(tmp_path / "resumed")
     assert a == b
     scale, since = a["checkpoints/step-0000010/training/state.json"]["scaler"]

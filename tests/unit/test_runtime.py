@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -167,18 +168,20 @@ def test_precision() -> None:
 
 
 def test_a_job_in_the_background_is_waited_for_and_heard_of() -> None:
-    background, done = Background(), []
+    background, done, may_go = Background(), [], Event()
 
     def slow(number: int) -> None:
-        time.sleep(0.05)
+        may_go.wait()
+        if number == 2:
+            assert done == [1], "the next waits for the one before"
         done.append(number)
 
-    begun = time.monotonic()
     background.run(lambda: slow(1))
-    assert time.monotonic() - begun < 0.04
+    assert not done
     background.check()
+    may_go.set()
     background.run(lambda: slow(2))
-    assert done == [1], "the next waits for the one before"
+    assert 1 in done
     background.wait()
     assert done == [1, 2]
 
@@ -216,6 +219,35 @@ def test_who_no_longer_waits_for_a_job_may_wait_again() -> None:
     begun.set()
     background.join()
     assert done == [1]
+
+
+def test_a_signal_in_a_finalizer_makes_no_noise(capsys: pytest.CaptureFixture) -> None:
+    """Python cannot raise there; what asks next hears of it."""
+
+    class Last:
+        def __init__(self, ended: Callable[[], None]) -> None:
+            self.ended = ended
+
+        def __del__(self) -> None:
+            self.ended()
+
+    with StopSignal() as stop:
+        with stop.at_once("given up"):
+            Last(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted), stop.at_once("given up"):
+            pytest.fail("it came before")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_signal_does_not_end_what_clears_away() -> None:
+    with StopSignal() as stop, pytest.raises(Interrupted, match="given up"), stop.at_once("given up"):  # noqa: PT012
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            cleared = True
+    assert cleared
+    assert stop.signum == signal.SIGHUP
 
 
 def test_at_once_is_at_once_and_within_only() -> None:

@@ -120,12 +120,16 @@ def test_signal_ends_a_validation_at_once_and_it_is_made_up_for(
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_signal_ends_an_update_at_once_and_it_is_made_up_for(
-    backwards: bool, home: Path, dataset: Dataset, tmp_path: Path
+    backwards: bool, home: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long one takes: in the middle of a batch, on the way there or back."""
     straight, stopped = (config(home, tmp_path / run, valid_every=6) for run in "ab")
     train(straight)
-    seen = [0]
+    seen, numbers, update = [0], [], Updater.update
+
+    def counted(self: Updater, batches: list[Batch], number: int, *rest: Any) -> object:
+        numbers.append(number)
+        return update(self, batches, number, *rest)
 
     def ended(_gradient: torch.Tensor | None = None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -136,6 +140,7 @@ def test_signal_ends_an_update_at_once_and_it_is_made_up_for(
             if seen[0] == 50:
                 out.register_hook(ended) if backwards else ended()
 
+    monkeypatch.setattr(Updater, "update", counted)
     handle = torch.nn.modules.module.register_module_forward_hook(hook)
     try:
         with pytest.raises(Interrupted) as caught:
@@ -143,8 +148,9 @@ def test_signal_ends_an_update_at_once_and_it_is_made_up_for(
     finally:
         handle.remove()
     assert caught.value.signum == signal.SIGTERM
+    assert backwards or seen[0] == 50
     last = Progress.read(tmp_path / "b" / "last" / "training" / "state.json")
-    assert 0 < last.update < 6
+    assert 0 < last.update == numbers[-1] - 1, "the update was not finished"
     train(stopped)
     ours, theirs = tmp_path / "a" / "last", tmp_path / "b" / "last"
     assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()

@@ -30,6 +30,7 @@ for part in $parts; do
         train) for shape in tiny base lstm; do measure train --shape "$shape" --rounds 3; done ;;
         loss)
             measure train --shape tiny --loss-after 150 --no-dropout --engines s2s s2s:bf16 transformers
+            measure train --shape base --loss-after 40 --no-dropout --engines s2s s2s:bf16 transformers
             measure train --shape tiny --loss-after 150 --seeds 1 2 --engines s2s s2s:bf16 transformers
             ;;
         levers) measure levers --threads 2 --out "$results/levers.json" ;;
@@ -57,7 +58,7 @@ for part in $parts; do
             given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
             measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"
             measure rounding "${given[@]}" --beam 5 --lines 2500 --out "$results/rounding_beam5.json"
-            measure rounding --model recurrent "${given[@]:2}" --lines 2500 --out "$results/rounding_recurrent.json"
+            measure rounding --model recurrent "${given[@]:2}" --lines 1000 --out "$results/rounding_recurrent.json"
             ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
         attention_length)

@@ -5,8 +5,9 @@
     python benchmarks/decode_profile.py --model RUN --src FILE [--patience 0 --patience 1] [--out FILE]
 
 Parts are marked for torch's profiler, and each operator counts for the innermost mark around it; what passes between operators
-is Python's, the profiler's own cost included. Sentences are as many as take about `--seconds`, and fill a batch at least. *Steps*
-are those of search for which a sentence was in the batch; of the pieces of its output there is one more, its end.
+is Python's, the profiler's own cost included. The softmax of the output layer is told apart. Sentences are as many as take
+about `--seconds`, and fill a batch at least. *Steps* are those of search for which a sentence was in the batch; of the pieces of
+its output there is one more, its end.
 """
 
 import argparse
@@ -43,7 +44,7 @@ PARTS = [
     ("choosing", strategies, "best_of_sums"),
     ("choosing", rules.Rules, "__call__"),
 ]
-MARK, PYTHON, REST = "@", "Python", "the rest"
+MARK, PYTHON, REST, SOFTMAX = "@", "Python", "the rest", "softmax"
 
 
 class Counter(strategies._Alive):
@@ -83,6 +84,7 @@ def shares(profile: torch.profiler.profile) -> dict[str, float]:
         while parent is not None and not parent.name.startswith(MARK):
             parent = parent.cpu_parent
         label = REST if parent is None else parent.name.removeprefix(MARK)
+        label = SOFTMAX if "log_softmax" in event.name else label
         spent[PYTHON if event is parent else label] += event.self_cpu_time_total
     total = sum(spent.values())
     return {label: round(micros / total, 4) for label, micros in sorted(spent.items(), key=lambda item: -item[1])}
@@ -105,7 +107,7 @@ def main() -> None:
         mark(label, owner, name, open_parts)
     strategies._Alive = Counter
     rows = []
-    for shape, beam, precision, patience in product(SHAPES, (1, 5), ("fp32", "int8"), options.patience or [0.0]):
+    for shape, beam, precision, patience in product(SHAPES, (1, 5), decode.DTYPES, options.patience or [0.0]):
         if (options.model is None) == (shape == MODEL) or (patience and beam == 1):
             continue
         case = argparse.Namespace(

@@ -52,7 +52,7 @@ def decode_profile(results: dict[str, Result]) -> list[str]:
         steps = f"{row['steps']:.1f}, {row['pieces']:.1f}" if "steps" in row else ""
         found = row["shares"]
         cells = [model, str(row["beam"]), row["precision"], steps, *(f"{found.get(part, 0.0):.0%}" for part in parts)]
-        faster = 1.0 / (1.0 - found.get("output layer", 0.0) - found.get("choosing", 0.0))
+        faster = 1.0 / (1.0 - sum(found.get(part, 0.0) for part in ("output layer", "softmax", "choosing")))
         lines.append(f"| {' | '.join(cells)} | {faster:.2f} × as fast |")
     return lines
 

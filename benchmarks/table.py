@@ -81,7 +81,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Result]], list[str]], tuple[str, ...
     "train": (train, ("train",)),
     "train-ratios": (train_ratios, ()),
     "loss": (loss, ("loss",)),
-    "startup": (startup, ("startup",)),
+    "startup": (startup, ("startup", "translate_lines")),
     "growth": (growth, ("growth_length", "growth_batch", "growth_vocabulary", "growth_corpus", "growth_processes")),
     "decode": (decode, ("decode",)),
     "decode-profile": (decode_profile, ("decode_profile",)),

@@ -3,14 +3,15 @@
 
     python benchmarks/translate.py [--shape tiny|base] [--beams 1 5] [--rounds 3] [--engines s2s:bf16 fairseq …] [--json FILE]
     python benchmarks/translate.py --model RUN [--beams 1 5] [--rounds 3]
+    python benchmarks/translate.py --lines 1 --beams 5      # how long a start takes
 
 An engine is one below, after a colon its precision (the others are in fp32). Environments and text are those of train.py: the
-1,000 captions of Multi30k's test set. Models know nothing, and are made to write 16 pieces a line; every engine loads its
-own, of the same shape. With --model, ours and CTranslate2 translate by that run, with outputs of their own length. In each round
-all translate in turn, each in a fresh process with two threads, batches of 64 sentences of like length where the engine asks
-for a size, or for CTranslate2 those that decode.py found fastest. The time of the whole command is the wall clock's, from start
-to end. Of it, what passes in search counts for the speed; for ours and CTranslate2, as for some of the others, splitting text
-into pieces and joining them is a part of it.
+1,000 captions of Multi30k's test set, or with --lines the first of them. Models know nothing, and are made to write 16 pieces a
+line; every engine loads its own, of the same shape. With --model, ours and CTranslate2 translate by that run, with outputs of
+their own length. In each round all translate in turn, each in a fresh process with two threads, batches of 64 sentences of like
+length where the engine asks for a size, or for CTranslate2 those that decode.py found fastest. The time of the whole command is
+the wall clock's, from start to end. Of it, what passes in search counts for the speed; for ours and CTranslate2, as for some of
+the others, splitting text into pieces and joining them is a part of it.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import signal
 import statistics
 import sys
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,25 @@ ENGINES += ("fairseq", "opennmt", "eole", "transformers")
 Row = dict[str, Any]
 
 
+def cut(text: Path, num: int) -> Path:
+    """A copy of the text whose test part is so many lines."""
+    found = text.with_name(f"{text.name}-{num}")
+    shutil.rmtree(found, ignore_errors=True)
+    shutil.copytree(text, found, ignore=shutil.ignore_patterns("start"))
+    for path in (*found.glob("raw/test_*"), *found.glob("pieces/test.*")):
+        with open(path, "r+", encoding="utf-8", newline="") as file:
+            kept = "".join(islice(file, num))
+            file.seek(0)
+            file.write(kept)
+            file.truncate()
+    return found
+
+
 def task_of(engine: str, options: argparse.Namespace, text: Path, **fields: Any) -> Task:
     """What a process of an engine is to do."""
     name, _, precision = engine.partition(":")
     shape = "model" if options.model else options.shape
-    work = (options.folder / "work" / "translate" / shape).resolve()
+    work = (options.folder / "work" / "translate" / f"{shape}{options.lines or ''}").resolve()
     return Task(
         peer=name,
         shape=options.shape,
@@ -92,12 +108,15 @@ def main() -> None:
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--engines", nargs="+", choices=ENGINES, metavar="ENGINE", help=", ".join(ENGINES))
     parser.add_argument("--model", type=Path, help="a run of ours, or a bundle, in place of models that know nothing")
+    parser.add_argument("--lines", type=int, help="of the test text (all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=float, default=900, help="seconds that one process may take")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="environments, text, files of toolkits")
     parser.add_argument(
-        "--json", type=Path, help="default: benchmarks/results/translate_SHAPE.json, or translate_model.json"
+        "--json",
+        type=Path,
+        help="default: benchmarks/results/translate_SHAPE.json, or translate_model.json, and the lines",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it has begun ends with it
@@ -107,12 +126,14 @@ def main() -> None:
     for name in names:
         install(options.folder, name)
     text = prepare(options.folder)
+    if options.lines:
+        text = cut(text, options.lines)
     for name in dict.fromkeys(["s2s", *names]):  # ours first: CTranslate2 has its weights
         if name != "s2s" or options.model is None:
             task = task_of(name, options, text, begin=True)
             shutil.rmtree(task.work, ignore_errors=True)
             run(options.folder, task, options.limit)
-    name = "translate_model.json" if options.model else f"translate_{options.shape}.json"
+    name = f"translate_{'model' if options.model else options.shape}{f'_{options.lines}' if options.lines else ''}.json"
     path, rows = options.json or ROOT / "benchmarks" / "results" / name, []
     for number in range(1, options.rounds + 1):
         for beam in options.beams:
@@ -123,10 +144,11 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
         summed = summary(rows)
         result = {
-            "benchmark": "translate",
+            "benchmark": "translate_lines" if options.lines else "translate",
             **made,
             "shape": "its own lengths" if options.model else asdict(SHAPES[options.shape]),
             "threads": options.threads,
+            "lines": options.lines,
             "toolkits": {name: versions(options.folder, name) for name in names},
             "engines": summed,
             "ratios": ratios(summed),

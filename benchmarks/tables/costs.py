@@ -10,6 +10,10 @@ def startup(results: dict[str, Result]) -> list[str]:
     for group, rows in results.get("startup", {}).get("seconds", {}).items():
         mark = "" if group == "phases" else "`"
         lines += [f"| {told[group]} | {mark}{name}{mark} | {spread(row, '.2f')} |" for name, row in rows.items()]
+    for result in results.values():
+        for row in result["engines"] if result["benchmark"] == "translate_lines" else []:
+            engine = row["engine"].replace(":", ", ")
+            lines.append(f"| one line, any toolkit | {engine} | {spread(row['whole_seconds'], '.2f')} |")
     return lines
 
 

@@ -3,7 +3,8 @@
 # should have nothing else to do. PYTHON names the interpreter that has s2s with the extra `benchmarks` (and CTranslate2, for what
 # is beside it); other toolkits are installed below the folder that PEERS names, 8 GB in all. A part of it: run.sh train startup.
 # `own` trains the model whose outputs have lengths of their own, in some 20 minutes, unless it is there, and measures with it.
-# Not among the parts by itself: attention_length, an hour of training; rounding, which takes hours.
+# Not among the parts by itself: attention_length, an hour of training; rounding, which takes hours; gpu, which needs a card, and
+# a PYTHON that has transformers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$(pwd -P)
@@ -15,13 +16,15 @@ parts=${*:-$parts}
 
 measure() { echo "== $*" >&2; "$python" "$root/benchmarks/$1.py" "${@:2}"; }
 
-# `wide` of recipes/multi30k, but for 12 epochs in place of 50, on lowercased text, and what it translates, in the current folder.
+# `wide` of recipes/multi30k, but for 12 epochs in place of 50, on lowercased text, and 10,000 lines for it, in a folder that
+# becomes the current one.
 own() {
     mkdir -p "$home"
     cd "$home"
     [ -e text/origin.txt ] || "$python" "$root/data/multi30k.py" text
     [ -e data-bin/dataset.json ] || "$python" -m s2s_cli preprocess -c "$root/recipes/multi30k/s2s.yaml" --lowercase
     "$python" -m s2s_cli train --run wide12 -c "$root/recipes/multi30k/wide.yaml" --max-epochs 12
+    { cat text/test_2016_flickr.en; head -n 9000 text/train.en; } > lines.en
 }
 
 for part in $parts; do
@@ -54,11 +57,25 @@ for part in $parts; do
             own
             "$python" -m s2s_cli train --run recurrent -c "$root/recipes/multi30k/rnn.yaml" --preset rnn-luong --max-epochs 8 \
                 --set score.lowercase=true
-            { cat text/test_2016_flickr.en; head -n 9000 text/train.en; } > lines.en
             given=(--model wide12 --src lines.en --ref text/test_2016_flickr.de)
             measure rounding "${given[@]}" --beam 1 --out "$results/rounding.json"
             measure rounding "${given[@]}" --beam 5 --lines 2500 --out "$results/rounding_beam5.json"
             measure rounding --model recurrent "${given[@]:2}" --lines 1000 --out "$results/rounding_recurrent.json"
+            ;;
+        startup)
+            measure startup
+            measure translate --lines 1 --beams 5
+            ;;
+        gpu)
+            for shape in base big; do
+                measure gpu train --shape $shape --batch-tokens 25000 --batch-tokens 64000 --limit 110 \
+                    --out "$results/gpu_train_$shape.json"
+            done
+            measure gpu decode --shape base --batch 128 --limit 80
+            measure gpu decode --shape base --batch 1 --rounds 2 --sentences 6 --limit 70 --out "$results/gpu_decode_one.json"
+            measure gpu attention
+            own
+            measure gpu translate --model wide12 --src lines.en --rounds 2 --limit 130
             ;;
         translate) for shape in tiny base; do measure translate --shape "$shape"; done ;;
         attention_length)

@@ -79,10 +79,14 @@ class Task:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
-    @staticmethod
-    def rate(number: int) -> float:
+    @property
+    def warm_up(self) -> int:
+        """Updates over which the rate rises, where losses are compared."""
+        return min(WARM_UP, self.loss_after)
+
+    def rate(self, number: int) -> float:
         """The learning rate of an update, where losses are compared."""
-        return PEAK_RATE * min(1.0, number / WARM_UP)
+        return PEAK_RATE * min(1.0, number / self.warm_up)
 
     def file(self, name: str, content: str = "") -> Path:
         """A file in the work folder, with this content if any is given."""

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from peers.clock import LABEL_SMOOTHING, PEAK_RATE, PIECES, WARM_UP, Clock, Spent, Task, act, finish, lines
+from peers.clock import LABEL_SMOOTHING, PEAK_RATE, PIECES, Clock, Spent, Task, act, finish, lines
 
 PACKAGE = "s2s-cli"
 INSTALL = ()
@@ -31,7 +31,7 @@ def config(task: Task) -> dict:
     }
     if task.loss_after:
         train |= {"max_updates": task.loss_after, "valid_every": task.loss_after, "valid_metric": "loss"}
-        train |= {"lr": PEAK_RATE, "schedule": "constant", "warmup": WARM_UP}
+        train |= {"lr": PEAK_RATE, "schedule": "constant", "warmup": task.warm_up}
     return {"model": model, "train": train, "runtime": {"precision": task.precision, "threads": task.threads}}
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from s2s_cli.models.autoregression import SelfAttention
 from s2s_cli.models.base import Seq2Seq
 from s2s_cli.models.layers import Attention, FeedForward
+from s2s_cli.models.recurrent import READY
+from s2s_cli.models.rnn import Rnn
 from s2s_cli.models.transformer import DecoderLayer, EncoderLayer
 from s2s_cli.runtime import is_bf16_fast
 
@@ -40,6 +42,9 @@ def pack(model: Seq2Seq, dtype: torch.dtype, is_beam: bool = False) -> Seq2Seq:
     for module in list(model.modules()):
         if isinstance(module, nn.RNNBase) and not on_cpu:
             module.flatten_parameters()  # which copying has parted, and cuDNN would put together at each call
+        if isinstance(module, Rnn) and on_cpu:
+            for layer in module.decoder.layers:
+                layer.add_module(READY, nn.ModuleList(_of_cells(layer)))  # type: ignore[arg-type]
         if isinstance(module, EncoderLayer):
             module.attention.ready(of_self=True)
         if isinstance(module, DecoderLayer):
@@ -71,6 +76,19 @@ def _rounding(module: nn.Module, on_cpu: bool) -> set[str]:
     if not isinstance(module, Attention | FeedForward):
         return set()
     return {name for name, child in module.named_children() if isinstance(child, PackedLinear)}
+
+
+def _of_cells(layer: nn.RNNBase) -> list[nn.Module]:
+    """The products of a recurrent layer by its input and by its state, in fp32, as torch has them too: what is carried on for
+    many positions is not rounded to less.
+    """
+    products: list[nn.Module] = []
+    for name in ("ih", "hh"):
+        weight, bias = getattr(layer, f"weight_{name}_l0"), getattr(layer, f"bias_{name}_l0")
+        plain = nn.Linear(weight.shape[1], len(weight), device="meta")
+        plain.weight, plain.bias = weight, bias
+        products.append(PackedLinear(plain, torch.float32, relu=False))
+    return products
 
 
 def _as_is(x: Tensor) -> Tensor:

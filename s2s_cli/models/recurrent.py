@@ -23,6 +23,7 @@ _MANY = 40  # rows of padding at the mean position, which cost as much as torch'
 _PADDING = 1e4  # added to a gate that no input is to pass, or all of the state; then it is 0 or 1 to the last bit
 _POSITION = {"GRU": torch.gru_cell, "LSTM": torch.lstm_cell, "RNN_TANH": torch.rnn_tanh_cell}
 _LACKS = {"cuda": torch.bfloat16, "cpu": torch.float16}  # kernels for sequences
+READY = "ready"  # what a layer that searches has: its products of the input and of the state, over weights laid out for that
 Cells = tuple[Tensor, ...]
 Masks = tuple[Tensor, ...]  # variational dropout between layers, [N, 1, D] each; none where it is off
 
@@ -94,7 +95,9 @@ def _run_layer(layer: nn.RNNBase, x: Tensor, first: Cells | None, lengths: Tenso
         x, first = cast(x), None if first is None else tuple(map(cast, first))
         if lengths is not None:
             assert first is None
-            aligned = x.device.type == "cpu" and not isinstance(layer, nn.RNN) and _mean_padding(x, lengths) < _MANY
+            # In search what is computed for a sentence depends on no other: the kernel is the same for all batches.
+            aligned = torch.is_inference_mode_enabled() or _mean_padding(x, lengths) < _MANY
+            aligned = aligned and x.device.type == "cpu" and not isinstance(layer, nn.RNN)
             return (_run_aligned if aligned else _run_packed)(layer, x, lengths)
         if first is not None and x.shape[1] == 1:
             y, *more = _run_position(layer, x[:, 0], first)
@@ -131,11 +134,14 @@ def _by_row(cells: Tensor | Cells) -> Cells:
 def _run_position(layer: nn.RNNBase, x: Tensor, first: Cells) -> Cells:
     """The cells after one position more, x [N, E], in one direction; by torch's function where the products are torch's too."""
     (w_in, b_in), (w_state, b_state) = (layer.weight_ih_l0, layer.bias_ih_l0), (layer.weight_hh_l0, layer.bias_hh_l0)
-    if not suits(x, w_in):  # type: ignore[arg-type]
+    if ready := getattr(layer, READY, None):
+        by_input, by_state = (product(rows) for product, rows in zip(ready, (x, first[0]), strict=True))
+    elif suits(x, w_in):  # type: ignore[arg-type]
+        by_input, by_state = linear(x, w_in, b_in), linear(first[0], w_state, b_state)  # type: ignore[arg-type]
+    else:
         state = first if len(first) > 1 else first[0]
         after = _POSITION[layer.mode](x, state, w_in, w_state, b_in, b_state)  # type: ignore[operator]
         return after if isinstance(after, tuple) else (after,)
-    by_input, by_state = linear(x, w_in, b_in), linear(first[0], w_state, b_state)  # type: ignore[arg-type]
     if layer.mode == "RNN_TANH":
         return (torch.tanh(by_input + by_state),)
     if layer.mode == "LSTM":

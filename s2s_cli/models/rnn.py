@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2s_cli.config import RnnSettings
 from s2s_cli.data.loader import copied, real_positions
 from s2s_cli.models.base import Memory, Seq2Seq, Sizes, State
 from s2s_cli.models.heads import build_head
-from s2s_cli.models.layers import Dropout, VariationalDropout, embedding, xavier
+from s2s_cli.models.layers import Dropout, VariationalDropout, embedding, lanes, xavier
 from s2s_cli.models.products import Linear
 from s2s_cli.models.recurrent import Cells, Masks, Stack
 
 
 @dataclass(frozen=True)
 class RnnMemory(Memory):
-    """Encoder output, the keys [B, S, D] that attention scores (None without attention), the decoder's first state."""
+    """Encoder output, the keys [B, S, D] that attention scores (None without attention), the decoder's first state. In search
+    on a CPU both may have places more than the mask.
+    """
 
     keys: Tensor | None
     first: Cells
@@ -72,7 +75,13 @@ class GlobalAttention(nn.Module):
     def forward(
         self, queries: Tensor, keys: Tensor, states: Tensor, mask: Tensor, coverage: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """queries [B, T, D] over keys and states [B, S, D] -> context [B, T, D], weights [B, T, S]; coverage as the weights."""
+        """queries [B, T, D] over keys and states [B, S, D] -> context [B, T, D], weights [B, T, S]; coverage as the weights.
+
+        Keys and states may have more places than the mask [B, S], which are hidden.
+        """
+        num = mask.shape[1]
+        if extra := keys.shape[1] - num:
+            mask, coverage = F.pad(mask, (0, extra)), None if coverage is None else F.pad(coverage, (0, extra))
         if self.score == "additive":
             image = self.query(queries)[:, :, None] + keys[:, None]  # [B, T, S, D]
             if coverage is not None:
@@ -85,7 +94,7 @@ class GlobalAttention(nn.Module):
             if coverage is not None:
                 scores = scores + coverage * (queries @ self.coverage)[..., None]
         weights = torch.softmax(scores.float().masked_fill(~mask[:, None], -torch.inf), dim=-1)
-        return weights.to(states.dtype) @ states, weights
+        return weights.to(states.dtype) @ states, weights[..., :num]
 
 
 class Rnn(Seq2Seq):
@@ -126,6 +135,9 @@ class Rnn(Seq2Seq):
     def encode(self, src: Tensor, src_len: Tensor) -> RnnMemory:
         """See `Seq2Seq.encode`."""
         states, last = self.encoder(self.dropout(self.src_embedding(src)), lengths=src_len)  # [B, S, D]
+        if torch.is_inference_mode_enabled() and states.device.type == "cpu":
+            # So that the length of other sentences changes no sum over the positions of one; the mask has no such places.
+            states = F.pad(states, (0, 0, 0, lanes(states.shape[1]) - states.shape[1]))
         return RnnMemory(
             states=states,
             mask=copied(real_positions(src_len, src.shape[1]), src.device),

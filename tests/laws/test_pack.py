@@ -7,7 +7,7 @@ import torch
 from grid import GRID, Case, pad, sentences
 from torch import nn
 
-from s2s_cli.config import TransformerSettings
+from s2s_cli.config import RnnSettings, TransformerSettings
 from s2s_cli.models import pack as room
 from s2s_cli.models.base import Sizes
 from s2s_cli.models.build import build_model
@@ -107,7 +107,30 @@ def test_to_a_sentence_the_others_of_its_batch_are_nothing(dtype: torch.dtype, p
     settings = TransformerSettings(
         encoder_layers=2, decoder_layers=2, dim=dim, heads=max(4, dim // 64), ffn_dim=2 * dim, positions=positions
     )
-    model = pack(build_model(settings, Sizes(1030, 1030, True)).eval(), dtype, is_beam)
+    assert_is_alone(pack(build_model(settings, Sizes(1030, 1030, True)).eval(), dtype, is_beam))
+
+
+@pytest.mark.skipif(not has_onednn(), reason="a torch without oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("dim", [128, 500])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "general", "input_feeding": True},
+        {"attention": "additive", "attention_place": "before"},
+        {"attention": "dot", "coverage": True, "head": "copy"},
+        {"attention": "none"},
+    ],
+    ids=str,
+)
+@torch.inference_mode()
+def test_to_an_lstm_too(dtype: torch.dtype, dim: int, options: dict):
+    settings = RnnSettings(cell="lstm", dim=dim, emb_dim=dim, encoder_layers=2, decoder_layers=2, **options)
+    assert_is_alone(pack(build_model(settings, Sizes(1030, 1030, True)).eval(), dtype))
+
+
+def assert_is_alone(model) -> None:
+    """The same bits in a batch and out of it."""
     ones = [list(range(3, 3 + num)) for num in (1, 4, 15, 16, 17, 31, 40)]
     batch = [*sentences(30, seed=2), list(range(3, 73)), *ones]
     together = walk(model, model.encode(*pad(batch)), len(batch))
